@@ -1,0 +1,41 @@
+#include "batching/batched_tensor.h"
+
+namespace functx {
+
+BatchedTensor::BatchedTensor(LevelPtr level, Tensor value, bool is_batched)
+    : Wrapper(std::move(level), value), value_(std::move(value)), is_batched_(is_batched) {
+  refresh();
+}
+
+void BatchedTensor::refresh() { mirror(value_, is_batched_ ? 1 : 0); }
+
+c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
+    const c10::VariableVersion& version, bool allow_metadata_change) const {
+  return shallow_copy_and_detach(c10::VariableVersion(version), allow_metadata_change);
+}
+
+c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
+    c10::VariableVersion&& version, bool allow_metadata_change) const {
+  auto copy = c10::make_intrusive<BatchedTensor>(level(), value_, is_batched_);
+  copy->set_version_counter(std::move(version));
+  copy->set_allow_tensor_metadata_change(allow_metadata_change);
+  return copy;
+}
+
+void BatchedTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
+  TORCH_CHECK(impl->key_set().has(kFrontKey) &&
+                  static_cast<const Wrapper*>(impl.get())->level().get() == level().get(),
+              "functx.vmap: the data of a batched tensor can only be set to that of another tensor "
+              "of the same vmap. Use copy_ instead of assigning to .data.");
+  const auto& other = static_cast<const BatchedTensor&>(*impl);
+  value_ = other.value_;
+  is_batched_ = other.is_batched_;
+  refresh();
+}
+
+void BatchedTensor::release_resources() {
+  TensorImpl::release_resources();
+  value_.reset();
+}
+
+}  // namespace functx

@@ -1,0 +1,131 @@
+// Products of matrices and vectors. One large product beats many small ones: where one side is the
+// same for every example, the batch joins a dimension of the other side.
+#include <ATen/ops/matmul.h>
+
+#include "batching/dims.h"
+#include "batching/rule.h"
+
+namespace functx {
+namespace {
+
+void check_ranks(const char* name, const Batched& a, int64_t rank_a, const Batched& b,
+                 int64_t rank_b) {
+  TORCH_CHECK(a.logical_dim() == rank_a && b.logical_dim() == rank_b, name, ": expected ", rank_a,
+              "-D and ", rank_b, "-D tensors, but got ", a.logical_dim(), "-D and ",
+              b.logical_dim(), "-D ones");
+}
+
+Batched mm(const Batched& a, const Batched& b) {
+  check_ranks("mm", a, 2, b, 2);
+  if (a.is_batched && !b.is_batched) {
+    // [B, n, k] @ [k, m]: matmul folds the batch into the rows.
+    return {at::matmul(a.value, b.value), true};
+  }
+  if (!a.is_batched && b.is_batched) {
+    // [n, k] @ [B, k, m] = ([B, m, k] @ [k, n])^T, whose batch folds into the rows as well.
+    return {at::matmul(b.value.transpose(1, 2), a.value.t()).transpose(1, 2), true};
+  }
+  return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
+          a.is_batched};
+}
+
+Batched mv(const Batched& a, const Batched& x) {
+  check_ranks("mv", a, 2, x, 1);
+  if (!a.is_batched) {
+    return x.is_batched ? Batched{ops::mm::call(x.value, a.value.t()), true}
+                        : Batched{ops::mv::call(a.value, x.value), false};
+  }
+  return {x.is_batched ? ops::bmm::call(a.value, x.value.unsqueeze(-1)).squeeze(-1)
+                       : at::matmul(a.value, x.value),
+          true};
+}
+
+Batched dot(const Batched& x, const Batched& y) {
+  check_ranks("dot", x, 1, y, 1);
+  if (x.is_batched && y.is_batched) {
+    return {ops::bmm::call(x.value.unsqueeze(1), y.value.unsqueeze(2)).flatten(), true};
+  }
+  return {x.is_batched ? ops::mv::call(x.value, y.value) : at::matmul(y.value, x.value),
+          x.is_batched || y.is_batched};
+}
+
+Batched vdot(const Batched& x, const Batched& y) {
+  return dot({x.value.is_complex() ? x.value.conj() : x.value, x.is_batched}, y);
+}
+
+Batched bmm(const Batched& a, const Batched& b) {
+  check_ranks("bmm", a, 3, b, 3);
+  if (!a.is_batched && !b.is_batched) {
+    return {ops::bmm::call(a.value, b.value), false};
+  }
+  if (a.is_batched && b.is_batched) {
+    return {at::matmul(a.value, b.value), true};
+  }
+  // One side [B, n, i, k], the other [n, k, j]: the batch joins i, so that each of the n matrices
+  // that are the same for every example is read once.
+  const Batched& batched = a.is_batched ? a : b;
+  const Tensor rows = a.is_batched ? a.value : b.value.transpose(2, 3);
+  const Tensor fixed = a.is_batched ? b.value : a.value.transpose(1, 2);
+  const Tensor folded = rows.transpose(0, 1).flatten(1, 2);
+  const Tensor product = ops::bmm::call(folded, fixed)
+                             .unflatten(1, {batch_size(batched), rows.size(2)})
+                             .transpose(0, 1);
+  return {a.is_batched ? product : product.transpose(2, 3), true};
+}
+
+// beta * self + alpha * product, where `self` broadcasts to `rank` logical dimensions.
+Batched add_product(const Batched& self, Batched product, int64_t rank, const at::Scalar& beta,
+                    const at::Scalar& alpha) {
+  if (!alpha.equal(1)) {
+    product.value = product.value.mul(alpha);
+  }
+  if (beta.equal(0)) {
+    return product;
+  }
+  return {ops::add_Tensor::call(product.value, align_rank(self, rank), beta),
+          self.is_batched || product.is_batched};
+}
+
+Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
+              const at::Scalar& alpha) {
+  if (a.is_batched && !b.is_batched && !self.is_batched && self.value.dim() == 1) {
+    // A linear layer with shared weight and bias: one fused product over all rows of the batch.
+    const Tensor rows = a.value.flatten(0, 1);
+    const Tensor result = ops::addmm::call(self.value, rows, b.value, beta, alpha);
+    return {result.unflatten(0, {batch_size(a), a.value.size(1)}), true};
+  }
+  return add_product(self, mm(a, b), 2, beta, alpha);
+}
+
+Batched addmv(const Batched& self, const Batched& a, const Batched& x, const at::Scalar& beta,
+              const at::Scalar& alpha) {
+  return add_product(self, mv(a, x), 1, beta, alpha);
+}
+
+Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
+                const at::Scalar& alpha) {
+  return add_product(self, bmm(a, b), 3, beta, alpha);
+}
+
+Batched addbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
+               const at::Scalar& alpha) {
+  Batched product = bmm(a, b);
+  product.value = product.value.sum(product.is_batched ? 1 : 0);
+  return add_product(self, std::move(product), 2, beta, alpha);
+}
+
+}  // namespace
+
+FUNCTX_RULES(matmul) {
+  batching_rule<ops::mm, mm>();
+  batching_rule<ops::mv, mv>();
+  batching_rule<ops::dot, dot>();
+  batching_rule<ops::vdot, vdot>();
+  batching_rule<ops::bmm, bmm>();
+  batching_rule<ops::addmm, addmm>();
+  batching_rule<ops::addmv, addmv>();
+  batching_rule<ops::baddbmm, baddbmm>();
+  batching_rule<ops::addbmm, addbmm>();
+}
+
+}  // namespace functx

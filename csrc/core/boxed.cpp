@@ -1,0 +1,59 @@
+#include "core/boxed.h"
+
+#include <array>
+
+#include "core/coverage.h"
+#include "core/operands.h"
+#include "core/rule_scope.h"
+#include "core/traits.h"
+
+namespace functx {
+namespace {
+
+std::array<Fallback, 2> fallbacks{};
+
+void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto arguments = torch::jit::last(stack, schema.arguments().size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* alias = schema.arguments()[i].alias_info();
+    if (alias != nullptr && alias->isWrite() && arguments[i].isTensor() &&
+        as_wrapper(arguments[i].toTensor()) != nullptr) {
+      arguments[i].toTensor().unsafeGetTensorImpl()->bump_version();
+    }
+  }
+}
+
+}  // namespace
+
+void set_fallback(Transform transform, Fallback fallback) {
+  fallbacks.at(static_cast<size_t>(transform)) = fallback;
+}
+
+void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                  torch::jit::Stack* stack) {
+  const OperatorTraits& traits = traits_of(op);
+  const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
+  if (operands.top() == nullptr) {
+    // Wrappers hidden in an argument that is neither a tensor nor a list of tensors.
+    op.redispatchBoxed(keys - kWrapperKeys, stack);
+    return;
+  }
+  const LevelPtr level = operands.top()->level();
+  if (keys.has(kFrontKey)) {
+    check_alive(*operands.top());
+    // An operator that came after us: from now on it takes the way of all others.
+    cover(op);
+    const bool records =
+        !autograd_is_excluded() &&
+        (operands.taped() || (traits.is_view && level->may_record));
+    if (records || traits.is_composite) {
+      op.redispatchBoxed(traits.tape_keys, stack);
+      return;
+    }
+    bump_versions(op.schema(), *stack);
+  }
+  const RuleScope scope;
+  fallbacks.at(static_cast<size_t>(level->transform))(op, level, stack);
+}
+
+}  // namespace functx

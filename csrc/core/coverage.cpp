@@ -1,0 +1,85 @@
+#include "core/coverage.h"
+
+#include <ATen/core/boxing/KernelFunction.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/library.h>
+
+#include "core/boxed.h"
+#include "core/keys.h"
+#include "core/registry.h"
+#include "core/traits.h"
+
+namespace functx {
+namespace {
+
+c10::KernelFunction boxed() { return c10::KernelFunction::makeFromBoxedFunction<&boxed_kernel>(); }
+
+// Without a backend kernel of ours, such an operator would run PyTorch's generic kernel on the
+// wrapper, which writes into a plain output.
+bool has_generic_backend_kernel(const c10::OperatorHandle& op) {
+  return op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) ||
+         op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
+}
+
+TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericWrapper, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&boxed_kernel>());
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&boxed_kernel>());
+}
+
+TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericMode, m) {
+  m.fallback(torch::CppFunction::makeFallthrough());
+}
+
+// PyTorch has none here, so an operator without derivative kernel would not be found on a wrapper
+// that has a tape.
+TORCH_LIBRARY_IMPL(_, AutogradPrivateUse3, m) {
+  m.fallback(torch::autograd::basicAutogradNotImplementedFallback());
+}
+
+}  // namespace
+
+void cover(const c10::OperatorHandle& op) {
+  const auto& name = op.operator_name();
+  const bool decomposes = traits_of(op).is_composite;
+  if (!claim(name, decomposes ? Coverage::Decomposition : Coverage::Fallback)) {
+    return;
+  }
+  if (decomposes) {
+    register_kernel(name, kFrontKey, c10::KernelFunction::makeFallthrough());
+    return;
+  }
+  register_kernel(name, kFrontKey, boxed());
+  if (has_generic_backend_kernel(op)) {
+    register_kernel(name, kBackKey, boxed());
+  }
+}
+
+void cover_all_operators() {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (const auto& name : dispatcher.getAllOpNames()) {
+    if (const auto op = dispatcher.findSchema(name)) {
+      cover(*op);
+    }
+  }
+}
+
+std::map<std::string, std::string> operator_coverage() {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  std::map<std::string, std::string> names;
+  for (const auto& name : dispatcher.getAllOpNames()) {
+    if (!dispatcher.findSchema(name)) {
+      continue;
+    }
+    const Coverage coverage = coverage_of(name);
+    names[c10::toString(name)] = coverage == Coverage::Rule            ? "rule"
+                                 : coverage == Coverage::Decomposition ? "decomposition"
+                                 : coverage == Coverage::Fallback      ? "fallback"
+                                                                       : "none";
+  }
+  return names;
+}
+
+}  // namespace functx

@@ -1,0 +1,22 @@
+// Sees to it that every operator in the dispatcher does something sensible on a wrapper.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <map>
+#include <string>
+
+namespace functx {
+
+// Gives `op` its kernels unless a rule did: a fallthrough where it decomposes by itself, the boxed
+// fallback where it does not.
+void cover(const c10::OperatorHandle& op);
+
+// Covers all operators registered so far; called once all rules are. Later ones arrive at the boxed
+// fallback of the front key and are covered there.
+void cover_all_operators();
+
+// For every operator: "rule", "decomposition" or "fallback".
+std::map<std::string, std::string> operator_coverage();
+
+}  // namespace functx

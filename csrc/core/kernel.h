@@ -1,0 +1,97 @@
+// The typed kernel of an operator: from the dispatcher to a rule and back.
+//
+// One function serves the front and the back key. At the front it decides whether autograd has to
+// record first; at the back autograd has done so. Then the rule of the top level's transform runs.
+#pragma once
+
+#include <ATen/core/boxing/BoxedKernel.h>
+#include <ATen/core/boxing/KernelFunction.h>
+
+#include <type_traits>
+#include <utility>
+
+#include "core/boxed.h"
+#include "core/operands.h"
+#include "core/registry.h"
+#include "core/rule_scope.h"
+#include "core/traits.h"
+
+namespace functx {
+
+// The rules of one operator. A rule is the operator's own signature behind the level it is for.
+template <class Op, class Signature = typename Op::schema>
+struct Rules;
+
+template <class Op, class Result, class... Args>
+struct Rules<Op, Result(Args...)> {
+  using Rule = Result (*)(const LevelPtr&, Args...);
+  static inline Rule batching = nullptr;
+  static inline Rule dual = nullptr;
+};
+
+template <class Signature>
+inline constexpr bool is_inplace = false;
+template <class... Rest>
+inline constexpr bool is_inplace<Tensor&(Tensor&, Rest...)> = true;
+
+template <class Op, class Signature = typename Op::schema>
+struct Kernel;
+
+template <class Op, class Result, class... Args>
+struct Kernel<Op, Result(Args...)> {
+  static Result run(c10::DispatchKeySet keys, Args... args) {
+    const Operands operands(args...);
+    Wrapper* top = operands.top();
+    const auto& traits = traits_of<Op>();
+    if (top == nullptr) [[unlikely]] {
+      return Op::redispatch(keys - kWrapperKeys, std::forward<Args>(args)...);
+    }
+    const LevelPtr& level = top->level();
+    const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
+    if (keys.has(kFrontKey)) {
+      check_alive(*top);
+      const bool records = !autograd_is_excluded() &&
+                           (operands.taped() || (traits.is_view && level->may_record));
+      if (records || (rule == nullptr && traits.is_composite)) {
+        return Op::redispatch(traits.tape_keys, std::forward<Args>(args)...);
+      }
+      if constexpr (is_inplace<Result(Args...)>) {
+        bump_version(args...);
+      }
+    }
+    const RuleScope scope;
+    if (rule == nullptr) {
+      static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
+      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(
+          fallback, traits.handle, c10::DispatchKeySet(kBackKey), std::forward<Args>(args)...);
+    }
+    return rule(level, std::forward<Args>(args)...);
+  }
+
+ private:
+  template <class... Rest>
+  static void bump_version(Tensor& self, const Rest&...) {
+    if (as_wrapper(self) != nullptr) {
+      self.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+};
+
+// Puts the kernel of `Op` where the dispatcher finds it; called with its first rule.
+template <class Op>
+void install_kernel() {
+  const c10::OperatorName name(Op::name, Op::overload_name);
+  if (!claim(name, Coverage::Rule)) {
+    return;
+  }
+  const auto kernel = [] {
+    return c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(Kernel<Op>::run));
+  };
+  register_kernel(name, kFrontKey, kernel());
+  // A back kernel would switch off the decomposition of a composite operator at the autograd key.
+  if (!traits_of<Op>().is_composite) {
+    register_kernel(name, kBackKey, kernel());
+  }
+}
+
+}  // namespace functx

@@ -1,0 +1,32 @@
+// The dispatch keys functx lives on. Nothing else in the code base names a DispatchKey of ours.
+#pragma once
+
+#include <c10/core/DispatchKeySet.h>
+
+namespace functx {
+
+// Every wrapper carries it, so every operator on a wrapper reaches us before Autograd, Autocast,
+// Python and Functionalize do. PyTorch reserves it for tests and registers no kernel for it.
+inline constexpr auto kFrontKey = c10::DispatchKey::TESTING_ONLY_GenericWrapper;
+
+// Included in thread-local state while a transform needs to see operators that have no wrapper
+// among their arguments: random ones under vmap, factories under jvp. All others fall through.
+inline constexpr auto kModeKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
+
+// A spare backend with an Autograd key of its own, for which PyTorch registers its derivative
+// kernels: autograd can record on a wrapper and comes back to us below.
+inline constexpr auto kBackKey = c10::DispatchKey::PrivateUse3;
+inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
+
+inline constexpr c10::DispatchKeySet kWrapperKeys =
+    c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey);
+
+// What an operator is redispatched to when autograd has to record it on the wrapper. An explicit
+// key set is not masked for fallthrough, so ADInplaceOrView may only be there for operators that
+// have a kernel at that key.
+inline constexpr c10::DispatchKeySet kTapeKeys =
+    c10::DispatchKeySet(kBackKey) | c10::DispatchKeySet(kTapeKey);
+inline constexpr c10::DispatchKeySet kViewTapeKeys =
+    kTapeKeys | c10::DispatchKeySet(c10::DispatchKey::ADInplaceOrView);
+
+}  // namespace functx

@@ -1,0 +1,64 @@
+// Levels: the active transforms of a thread, outermost first.
+#pragma once
+
+#include <c10/util/intrusive_ptr.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace functx {
+
+enum class Transform : uint8_t { Vmap, Jvp, Grad };
+enum class Randomness : uint8_t { Error, Different, Same };
+
+struct Level final : c10::intrusive_ptr_target {
+  Level(Transform transform, int64_t batch_size, Randomness randomness);
+
+  // Increases with every transform entered in this process and is never reused, so that of two
+  // wrappers the one with the larger id belongs to the inner transform.
+  const int64_t id;
+  const Transform transform;
+  const Randomness randomness;
+  const int64_t batch_size;
+  // False once the transform has returned: a wrapper of a dead level has escaped.
+  bool alive = true;
+  // True once autograd may record on wrappers of this level; from then on views are recorded even
+  // of untracked wrappers, because a tracked value may be written into one later.
+  bool may_record = false;
+  // Grad levels only: the grad mode to return to.
+  bool grad_mode_outside = true;
+
+  bool wraps() const { return transform != Transform::Grad; }
+};
+
+using LevelPtr = c10::intrusive_ptr<Level>;
+
+const char* name_of(Transform transform);
+const char* name_of(Randomness randomness);
+
+LevelPtr push_vmap(int64_t batch_size, Randomness randomness);
+LevelPtr push_jvp();
+LevelPtr push_grad();
+
+// Leaves `level` and whatever is still above it: an exception may have skipped inner pops.
+void pop(const LevelPtr& level);
+
+// The levels of this thread that operators may see, outermost first.
+const std::vector<LevelPtr>& active_levels();
+// The innermost vmap or jvp level, or null.
+LevelPtr innermost_wrapper_level();
+
+// Hides the levels from position `depth` on: a rule that has dealt with an inner level asks the
+// outer ones by calling the operator again.
+class HideInnerLevels {
+ public:
+  explicit HideInnerLevels(size_t depth);
+  ~HideInnerLevels();
+  HideInnerLevels(const HideInnerLevels&) = delete;
+  HideInnerLevels& operator=(const HideInnerLevels&) = delete;
+
+ private:
+  std::vector<LevelPtr> hidden_;
+};
+
+}  // namespace functx

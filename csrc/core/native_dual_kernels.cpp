@@ -1,0 +1,69 @@
+// Kernels for the operators PyTorch's own forward AD is made of. They act on the tape of a wrapper,
+// not on its value, so they go straight to the autograd kernel; below it there is nothing to do.
+#include <ATen/Operators.h>
+
+#include "core/alias.h"
+#include "core/kernel.h"
+
+namespace functx {
+
+namespace ops = at::_ops;
+
+Tensor alias_wrapper(const Tensor& wrapper) {
+  const c10::TensorImpl* impl = wrapper.unsafeGetTensorImpl();
+  return Tensor(impl->shallow_copy_and_detach(c10::VariableVersion(impl->version_counter()),
+                                              /*allow_tensor_metadata_change=*/true));
+}
+
+namespace {
+
+template <class Op, class Signature = typename Op::schema>
+struct TapeKernel;
+
+template <class Op, class... Args>
+struct TapeKernel<Op, Tensor(const Tensor&, Args...)> {
+  static Tensor run(c10::DispatchKeySet keys, const Tensor& primal, Args... args) {
+    if (as_wrapper(primal) == nullptr) {
+      return Op::redispatch(keys - kWrapperKeys, primal, std::forward<Args>(args)...);
+    }
+    if (keys.has(kFrontKey)) {
+      return Op::redispatch(traits_of<Op>().tape_keys, primal, std::forward<Args>(args)...);
+    }
+    return alias_wrapper(primal);
+  }
+};
+
+template <class Op>
+void tape_kernel() {
+  const c10::OperatorName name(Op::name, Op::overload_name);
+  claim(name, Coverage::Rule);
+  for (const auto key : {kFrontKey, kBackKey}) {
+    register_kernel(name, key,
+                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(TapeKernel<Op>::run)));
+  }
+}
+
+bool is_same_size(const LevelPtr&, const Tensor& self, const Tensor& other) {
+  return self.sym_sizes() == other.sym_sizes();
+}
+
+// Wrappers have no storage to differ in.
+bool has_same_storage_numel(const LevelPtr&, const Tensor&, const Tensor&) { return true; }
+
+template <class Op>
+void same_for_all_transforms(typename Rules<Op>::Rule rule) {
+  Rules<Op>::batching = rule;
+  Rules<Op>::dual = rule;
+  install_kernel<Op>();
+}
+
+}  // namespace
+
+FUNCTX_RULES(native_dual) {
+  tape_kernel<ops::_make_dual>();
+  tape_kernel<ops::_fw_primal>();
+  same_for_all_transforms<ops::is_same_size>(is_same_size);
+  same_for_all_transforms<ops::_has_same_storage_numel>(has_same_storage_numel);
+}
+
+}  // namespace functx

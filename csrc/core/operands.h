@@ -1,0 +1,92 @@
+// Which level an operator call belongs to, read off its arguments.
+#pragma once
+
+#include <ATen/core/IListRef.h>
+#include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/stack.h>
+
+#include <optional>
+
+#include "core/wrapper.h"
+
+namespace functx {
+
+// The innermost wrapper among the arguments, and whether one of its level has a tape.
+class Operands {
+ public:
+  template <class... Args>
+  explicit Operands(const Args&... args) {
+    (see(args), ...);
+  }
+
+  static Operands of_stack(const torch::jit::Stack& stack, size_t count) {
+    Operands operands;
+    for (const auto& argument : torch::jit::last(stack, count)) {
+      operands.see(argument);
+    }
+    return operands;
+  }
+
+  Wrapper* top() const { return top_; }
+  bool taped() const { return taped_; }
+
+ private:
+  void see(const Tensor& tensor) {
+    Wrapper* wrapper = as_wrapper(tensor);
+    if (wrapper == nullptr) {
+      return;
+    }
+    if (top_ == nullptr || wrapper->level_id() > top_->level_id()) {
+      top_ = wrapper;
+      taped_ = wrapper->is_taped();
+    } else if (wrapper->level_id() == top_->level_id()) {
+      taped_ = taped_ || wrapper->is_taped();
+    }
+  }
+
+  void see(const std::optional<Tensor>& tensor) {
+    if (tensor.has_value()) {
+      see(*tensor);
+    }
+  }
+
+  void see(const at::ITensorListRef& tensors) {
+    for (const Tensor& tensor : tensors) {
+      see(tensor);
+    }
+  }
+
+  void see(const at::TensorList& tensors) {
+    for (const Tensor& tensor : tensors) {
+      see(tensor);
+    }
+  }
+
+  void see(const c10::List<std::optional<Tensor>>& tensors) {
+    for (const std::optional<Tensor> tensor : tensors) {
+      see(tensor);
+    }
+  }
+
+  void see(const c10::IValue& value) {
+    if (value.isTensor()) {
+      see(value.toTensor());
+    } else if (value.isList()) {
+      for (const c10::IValue& element : value.toListRef()) {
+        if (element.isTensor()) {
+          see(element.toTensor());
+        }
+      }
+    }
+  }
+
+  // Sizes, dims, dtypes: nothing to see.
+  template <class T>
+  void see(const T&) {}
+
+  Wrapper* top_ = nullptr;
+  bool taped_ = false;
+};
+
+}  // namespace functx

@@ -1,0 +1,33 @@
+// Registration of kernels and rules with the dispatcher.
+#pragma once
+
+#include <ATen/core/boxing/KernelFunction.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace functx {
+
+// Registers `kernel` for the rest of the process.
+void register_kernel(const c10::OperatorName& op, c10::DispatchKey key, c10::KernelFunction kernel);
+
+// How an operator is dealt with when a wrapper is among its arguments.
+enum class Coverage : uint8_t { None, Rule, Decomposition, Fallback };
+
+// Notes how `op` is covered. False if it is covered already.
+bool claim(const c10::OperatorName& op, Coverage coverage);
+Coverage coverage_of(const c10::OperatorName& op);
+
+// Runs `body` while the extension is loaded: what registration files put their tables into.
+struct AtLoad {
+  template <class Body>
+  explicit AtLoad(Body body) {
+    body();
+  }
+};
+
+}  // namespace functx
+
+// A table of rules: FUNCTX_RULES(pointwise) { ... registrations ... }
+#define FUNCTX_RULES(family)                                                      \
+  static void functx_register_##family();                                         \
+  static const ::functx::AtLoad functx_rules_##family(functx_register_##family);  \
+  static void functx_register_##family()

@@ -1,0 +1,50 @@
+#include "core/wrapper.h"
+
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/variable.h>
+
+namespace functx {
+
+Wrapper::Wrapper(LevelPtr level, const Tensor& like)
+    : TensorImpl(kWrapperKeys, like.dtype(), like.device()), level_(std::move(level)) {
+  set_storage_access_should_throw();
+}
+
+void Wrapper::mirror(const Tensor& value, int64_t skipped) {
+  if (value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) [[unlikely]] {
+    set_sizes_and_strides(value.sym_sizes().slice(skipped), value.sym_strides().slice(skipped),
+                          value.sym_storage_offset());
+    return;
+  }
+  sizes_and_strides_.set_sizes(value.sizes().slice(skipped));
+  sizes_and_strides_.set_strides(value.strides().slice(skipped));
+  storage_offset_ = value.storage_offset();
+  refresh_numel();
+  refresh_contiguous();
+}
+
+const char* Wrapper::tensorimpl_type_name() const {
+  // The message it completes begins with "Cannot access storage of".
+  return level_->transform == Transform::Vmap
+             ? "a tensor inside functx.vmap: it stands for one example of a batch and has no memory "
+               "of its own. Return it from the function, or look at it with functx.debug_unwrap"
+             : "a tensor inside functx.jvp: it stands for a primal and a tangent and has no memory "
+               "of its own. Return it from the function, or look at it with functx.debug_unwrap";
+}
+
+bool Wrapper::has_tape() {
+  const auto* meta = static_cast<const torch::autograd::AutogradMeta*>(autograd_meta());
+  return (meta->requires_grad() && c10::GradMode::is_enabled()) ||
+         (meta->fw_grad_ != nullptr && !meta->fw_grad_->empty());
+}
+
+void check_alive(const Wrapper& wrapper) {
+  const Level& level = *wrapper.level();
+  TORCH_CHECK(level.alive, "functx.", name_of(level.transform),
+              ": a tensor of this transform has escaped it: it was used after the transform (level ",
+              level.id,
+              ") had returned, probably kept in a global, an attribute or a list. Return it from "
+              "the transformed function instead.");
+}
+
+}  // namespace functx

@@ -1,0 +1,131 @@
+#include "forward_ad/dual_tensor.h"
+
+#include <ATen/ops/_new_zeros_with_same_feature_meta.h>
+
+namespace functx {
+namespace {
+
+// `view` looks at `base` by strides: the tangent that looks at `base_tangent` in the same way.
+Tensor same_view(const Tensor& base_tangent, const Tensor& base, const Tensor& view) {
+  return base_tangent.as_strided_symint(
+      view.sym_sizes(), view.sym_strides(),
+      base_tangent.sym_storage_offset() + view.sym_storage_offset() - base.sym_storage_offset());
+}
+
+// Whether `written` belongs to a level inside that of `target`, so that `target` cannot hold it.
+bool is_of_inner_level(const Tensor& written, const Tensor& target) {
+  const Wrapper* inner = as_wrapper(written);
+  const Wrapper* outer = as_wrapper(target);
+  return inner != nullptr && (outer == nullptr || outer->level_id() < inner->level_id());
+}
+
+}  // namespace
+
+DualTensor::DualTensor(LevelPtr level, Dual dual, Pointer base)
+    : Wrapper(std::move(level), dual.primal),
+      primal_(std::move(dual.primal)),
+      tangent_(std::move(dual.tangent)),
+      base_tangent_(base != nullptr ? base->tangent_ : Tensor()),
+      base_(std::move(base)),
+      owns_tangent_(dual.owns_tangent) {
+  mirror(primal_, 0);
+}
+
+const Tensor& DualTensor::tangent() const {
+  if (base_ != nullptr && !base_->tangent_.is_same(base_tangent_)) {
+    base_tangent_ = base_->tangent_;
+    tangent_ = same_view(base_tangent_, base_->primal_, primal_);
+  }
+  return tangent_;
+}
+
+void DualTensor::make_tangent_writable(const Tensor& written) {
+  if (tangent_.defined() && owns_tangent_ && !is_of_inner_level(written, tangent_)) {
+    return;
+  }
+  // Holds the batch dimensions of `written`, in the layout of the primal.
+  Tensor writable = at::_new_zeros_with_same_feature_meta(written, primal_);
+  if (tangent_.defined()) {
+    writable.copy_(tangent_);
+  }
+  tangent_ = std::move(writable);
+  owns_tangent_ = true;
+}
+
+void DualTensor::write_tangent(const Tensor& tangent) {
+  if (!tangent.defined() && !this->tangent().defined()) {
+    return;
+  }
+  root()->make_tangent_writable(tangent.defined() ? tangent : tangent_);
+  // Only now: the root's tangent may be another tensor than before.
+  Tensor target = this->tangent();
+  if (tangent.defined()) {
+    target.copy_(tangent);
+  } else {
+    target.zero_();
+  }
+}
+
+const Tensor& DualTensor::tangent_in_layout_of_primal() {
+  if (tangent().sym_strides() != primal_.sym_strides()) {
+    const Pointer owner = root();
+    owner->owns_tangent_ = false;
+    owner->make_tangent_writable(owner->tangent_);
+  }
+  return tangent();
+}
+
+void DualTensor::replace(Tensor primal, Tensor tangent) {
+  primal_ = std::move(primal);
+  tangent_ = std::move(tangent);
+  mirror(primal_, 0);
+}
+
+DualTensor::Pointer DualTensor::root() {
+  return base_ != nullptr ? base_ : Pointer::unsafe_reclaim_from_nonowning(this);
+}
+
+c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
+    const c10::VariableVersion& version, bool allow_metadata_change) const {
+  return shallow_copy_and_detach(c10::VariableVersion(version), allow_metadata_change);
+}
+
+c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
+    c10::VariableVersion&& version, bool allow_metadata_change) const {
+  auto copy =
+      c10::make_intrusive<DualTensor>(level(), dual(), const_cast<DualTensor*>(this)->root());
+  copy->set_version_counter(std::move(version));
+  copy->set_allow_tensor_metadata_change(allow_metadata_change);
+  return copy;
+}
+
+void DualTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
+  TORCH_CHECK(impl->key_set().has(kFrontKey) &&
+                  static_cast<const Wrapper*>(impl.get())->level().get() == level().get(),
+              "functx.jvp: the data of a dual tensor can only be set to that of another tensor of "
+              "the same jvp. Use copy_ instead of assigning to .data.");
+  const auto& other = static_cast<const DualTensor&>(*impl);
+  replace(other.primal_, other.tangent());
+}
+
+void DualTensor::release_resources() {
+  TensorImpl::release_resources();
+  primal_.reset();
+  tangent_.reset();
+  base_tangent_.reset();
+  base_.reset();
+}
+
+Tensor make_dual(const LevelPtr& level, Dual dual) {
+  return dual.primal.defined()
+             ? at::detail::make_tensor<DualTensor>(level, std::move(dual), nullptr)
+             : Tensor();
+}
+
+Tensor make_dual_view(const LevelPtr& level, const Tensor& source, Dual view) {
+  auto* wrapper = at_level<DualTensor>(source, *level);
+  return at::detail::make_tensor<DualTensor>(level, std::move(view),
+                                             wrapper != nullptr ? wrapper->root() : nullptr);
+}
+
+}  // namespace functx

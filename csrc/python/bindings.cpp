@@ -1,0 +1,226 @@
+// The Python face of the extension; functx/_C.pyi documents it. Nothing else in csrc/ knows Python.
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <optional>
+
+#include "batching/batched_tensor.h"
+#include "batching/boxed_rules.h"
+#include "batching/dims.h"
+#include "core/coverage.h"
+#include "forward_ad/dual_tensor.h"
+#include "reverse_ad/lift.h"
+#include "reverse_ad/tape.h"
+
+namespace functx {
+namespace {
+
+namespace py = pybind11;
+
+Randomness parse_randomness(const std::string& name) {
+  for (const auto each : {Randomness::Error, Randomness::Different, Randomness::Same}) {
+    if (name == name_of(each)) {
+      return each;
+    }
+  }
+  throw py::value_error("functx.vmap: randomness must be \"error\", \"different\" or \"same\", not \"" +
+                        name + "\"");
+}
+
+bool is_tensor(const py::handle& object) { return THPVariable_Check(object.ptr()); }
+
+const Tensor& tensor_of(const py::handle& object) { return THPVariable_Unpack(object.ptr()); }
+
+py::object wrap(Tensor tensor) {
+  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
+}
+
+py::list wrap_all(std::vector<Tensor> tensors) {
+  py::list wrapped(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    wrapped[i] = wrap(std::move(tensors[i]));
+  }
+  return wrapped;
+}
+
+py::list batch(const LevelPtr& level, const py::sequence& leaves, const py::sequence& dims) {
+  py::list batched(leaves.size());
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const py::object leaf = leaves[i];
+    const py::object dim = dims[i];
+    batched[i] = dim.is_none()
+                     ? leaf
+                     : wrap(make_batched(
+                           level, {tensor_of(leaf).movedim(dim.cast<int64_t>(), 0), true}));
+  }
+  return batched;
+}
+
+Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optional<int64_t>& dim) {
+  const Batched result = unwrap_batched(level, leaf);
+  if (!dim.has_value()) {
+    if (result.is_batched) {
+      throw py::value_error(
+          "functx.vmap: out_dims is None for an output that differs between examples. Give the "
+          "position of its batch dimension as an int instead.");
+    }
+    return result.value;
+  }
+  if (result.is_batched && *dim == 0) {
+    return result.value;
+  }
+  return ensure_batched(result, level->batch_size).movedim(0, *dim);
+}
+
+py::list unbatch(const LevelPtr& level, const py::sequence& leaves, const py::sequence& out_dims) {
+  py::list values(leaves.size());
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const py::object leaf = leaves[i];
+    const py::object dim = out_dims[i];
+    values[i] = wrap(unbatch_one(
+        level, tensor_of(leaf),
+        dim.is_none() ? std::nullopt : std::make_optional(dim.cast<int64_t>())));
+  }
+  return values;
+}
+
+py::list make_duals(const LevelPtr& level, const py::sequence& primals,
+                    const py::sequence& tangents) {
+  py::list duals(primals.size());
+  for (size_t i = 0; i < primals.size(); ++i) {
+    const py::object primal = primals[i];
+    const py::object tangent = tangents[i];
+    // The tangent is the caller's: in-place operators must not write to it.
+    duals[i] = wrap(make_dual(level, {tensor_of(primal),
+                                      tangent.is_none() ? Tensor() : tensor_of(tangent),
+                                      /*owns_tangent=*/false}));
+  }
+  return duals;
+}
+
+py::tuple unpack_duals(const LevelPtr& level, const py::sequence& leaves) {
+  py::list primals(leaves.size());
+  py::list tangents(leaves.size());
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const py::object leaf = leaves[i];
+    Dual dual = unwrap_dual(level, tensor_of(leaf));
+    primals[i] = wrap(std::move(dual.primal));
+    tangents[i] = dual.has_tangent() ? wrap(std::move(dual.tangent)) : py::none();
+  }
+  return py::make_tuple(primals, tangents);
+}
+
+py::list release(const LevelPtr& level, const py::sequence& outputs,
+                 const std::vector<Tensor>& inputs) {
+  py::list released(outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const py::object output = outputs[i];
+    if (!is_tensor(output)) {
+      released[i] = output;
+      continue;
+    }
+    const Tensor& tensor = tensor_of(output);
+    const bool keeps = level->grad_mode_outside && depends_on_outside(tensor, inputs);
+    released[i] = keeps ? output : wrap(detach_all(tensor));
+  }
+  return released;
+}
+
+bool any_requires_grad(const std::vector<Tensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), is_tracked);
+}
+
+bool grad_mode_of_caller(const LevelPtr& level) {
+  return level->alive ? level->grad_mode_outside : c10::GradMode::is_enabled();
+}
+
+py::list pullback(const LevelPtr& level, std::vector<Tensor> outputs, std::vector<Tensor> inputs,
+                  const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
+  Pullback pullback{std::move(outputs), std::move(inputs), {}, retain_graph, false};
+  for (const auto& cotangent : cotangents) {
+    pullback.cotangents.push_back(cotangent.value_or(Tensor()));
+  }
+  pullback.create_graph =
+      grad_mode_of_caller(level) &&
+      (any_requires_grad(pullback.cotangents) ||
+       std::any_of(pullback.outputs.begin(), pullback.outputs.end(), [&](const Tensor& output) {
+         return depends_on_outside(output, pullback.inputs);
+       }));
+  pullback.retain_graph = pullback.retain_graph || pullback.create_graph;
+  std::vector<Tensor> gradients;
+  {
+    const py::gil_scoped_release without_gil;
+    gradients = run(pullback);
+  }
+  return wrap_all(std::move(gradients));
+}
+
+py::tuple unwrap(const Tensor& tensor) {
+  const LevelPtr level = level_of(tensor);
+  if (level == nullptr) {
+    throw py::type_error("functx.debug_unwrap: the tensor is not a wrapper of any transform");
+  }
+  if (level->transform == Transform::Vmap) {
+    Batched batched = unwrap_batched(level, tensor);
+    return py::make_tuple(wrap(std::move(batched.value)), py::none(), batched.is_batched);
+  }
+  Dual dual = unwrap_dual(level, tensor);
+  return py::make_tuple(wrap(dual.primal),
+                        dual.has_tangent() ? wrap(dual.tangent) : py::none().cast<py::object>(),
+                        false);
+}
+
+void bind_levels(py::module_& m) {
+  py::class_<Level, LevelPtr>(m, "Level")
+      .def_readonly("id", &Level::id)
+      .def_readonly("alive", &Level::alive)
+      .def_readonly("batch_size", &Level::batch_size)
+      .def_property_readonly("kind", [](const Level& level) { return name_of(level.transform); })
+      .def_property_readonly("randomness",
+                             [](const Level& level) { return name_of(level.randomness); });
+  m.def("push_vmap", [](int64_t batch_size, const std::string& randomness) {
+    return push_vmap(batch_size, parse_randomness(randomness));
+  });
+  m.def("push_jvp", &push_jvp);
+  m.def("push_grad", &push_grad);
+  m.def("pop", &pop);
+  m.def("level_depth", [] { return active_levels().size(); });
+  m.def("innermost_level",
+        [] { return active_levels().empty() ? LevelPtr() : active_levels().back(); });
+}
+
+void bind_wrappers(py::module_& m) {
+  m.def("batch", &batch);
+  m.def("unbatch", &unbatch);
+  m.def("is_batched_at", [](const LevelPtr& level, const Tensor& tensor) {
+    return unwrap_batched(level, tensor).is_batched;
+  });
+  m.def("make_duals", &make_duals);
+  m.def("unpack_duals", &unpack_duals);
+  m.def("is_wrapper", [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; });
+  m.def("level_of", &level_of);
+  m.def("unwrap", &unwrap);
+}
+
+void bind_reverse_mode(py::module_& m) {
+  m.def("track", [](const LevelPtr& level, const std::vector<Tensor>& inputs) {
+    return wrap_all(track(*level, inputs));
+  });
+  m.def("release", &release);
+  m.def("pullback", &pullback);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  cover_all_operators();
+  bind_levels(m);
+  bind_wrappers(m);
+  bind_reverse_mode(m);
+  m.def("operator_coverage", &operator_coverage);
+  m.def("warn_on_loop_fallback", &warn_on_loop);
+}
+
+}  // namespace functx

@@ -1,0 +1,52 @@
+"""The standard basis of the space that a list of tensors spans together, as Jacobians need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_chunk_size(transform: str, chunk_size: Any) -> None:
+    """Raises ValueError unless `chunk_size` is None or positive."""
+    if chunk_size is not None and chunk_size <= 0:
+        raise ValueError(
+            f"{transform}: `chunk_size` should be greater than 0. (got {chunk_size}) It is the "
+            f"number of rows or columns of the Jacobian to compute at a time; None is for all."
+        )
+
+
+def standard_basis(
+    tensors: Sequence[Tensor], numels: Sequence[int], start: int, stop: int
+) -> list[Tensor]:
+    """Basis vectors `start` to `stop` of the concatenation of `tensors`, flattened.
+
+    Args:
+        tensors: What gives shapes, dtypes and devices.
+        numels: Their numbers of elements, which sum to the dimension `n` of the space.
+        start: First vector, `0 <= start < n`.
+        stop: One past the last vector.
+
+    Returns:
+        For each tensor its part of each vector: shape `(stop - start, *tensor.shape)`.
+
+    >>> standard_basis([torch.zeros(2), torch.zeros(())], [2, 1], 1, 3)
+    [tensor([[0., 1.],
+            [0., 0.]]), tensor([0., 1.])]
+    """
+    rows = stop - start
+    basis = []
+    # Entry (i, j) of a part is one where vector start + i is coordinate offset + j. The vectors
+    # are never batched or dual, even if `tensors` are: torch.eye, not new_zeros.
+    offset = 0
+    for tensor, numel in zip(tensors, numels, strict=True):
+        if rows == numel and start == offset:
+            part = torch.eye(numel, dtype=tensor.dtype, device=tensor.device)
+        else:
+            part = torch.zeros(rows, numel, dtype=tensor.dtype, device=tensor.device)
+            part.diagonal(start - offset).fill_(1)
+        basis.append(part.view(rows, *tensor.shape))
+        offset += numel
+    return basis

@@ -1,0 +1,67 @@
+"""One forward-mode evaluation, shared by `jvp` and `jacfwd`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from . import _C
+from ._outputs import split_aux, tensor_leaves
+from .pytree import TreeSpec
+
+
+def check_forward_input(api: str, role: str, value: Any) -> None:
+    """Checks a leaf of the primals or tangents.
+
+    Raises:
+        RuntimeError: it is not a tensor.
+        ValueError: it is a tensor of integers or booleans.
+    """
+    if not isinstance(value, Tensor):
+        raise RuntimeError(
+            f"{api}: Expected {role}s to only contain Tensors, got {type(value)}. Pass "
+            f"torch.tensor(value), or bind what is not differentiated with functools.partial."
+        )
+    if not (value.is_floating_point() or value.is_complex()):
+        raise ValueError(
+            f"{api}: Expected {role} to be floating point or complex, but got: {value.dtype}. "
+            f"Convert it first, for example with x.float()."
+        )
+
+
+class ForwardResult(NamedTuple):
+    """Output leaves with their tangents, None for zero; `aux_spec` is None without `has_aux`."""
+
+    primals: list[Tensor]
+    tangents: list[Tensor | None]
+    spec: TreeSpec
+    aux: list[Tensor]
+    aux_spec: TreeSpec | None
+
+
+def push_forward(
+    api: str,
+    func: Callable[..., Any],
+    primals: list[Tensor],
+    tangents: list[Tensor],
+    has_aux: bool,
+) -> ForwardResult:
+    """Calls `func` with a list of duals made of `primals` and `tangents`.
+
+    Raises:
+        RuntimeError: what `func` returns is not as it should be.
+    """
+    level = _C.push_jvp()
+    try:
+        output = func(_C.make_duals(level, primals, tangents))
+        aux_leaves: list[Tensor] = []
+        aux_spec = None
+        if has_aux:
+            output, aux_leaves, aux_spec = split_aux(api, output)
+            aux_leaves, _ = _C.unpack_duals(level, aux_leaves)
+        outputs, spec = tensor_leaves(api, output)
+        return ForwardResult(*_C.unpack_duals(level, outputs), spec, aux_leaves, aux_spec)
+    finally:
+        _C.pop(level)

@@ -1,0 +1,163 @@
+"""`jacfwd`: Jacobians column by column, by forward mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _C
+from ._arguments import (
+    ArgNums,
+    check_argnums,
+    reject_complex,
+    resolve_argnums,
+    select,
+    substitute,
+    wraps,
+)
+from ._basis import check_chunk_size, standard_basis
+from ._forward import ForwardResult, check_forward_input, push_forward
+from ._rng import RngSnapshot, check_randomness
+from .pytree import flatten, unflatten
+
+__all__ = ["jacfwd"]
+
+_API = "jacfwd, by jvp(f, primals, tangents)"
+
+
+def jacfwd(
+    func: Callable[..., Any],
+    argnums: ArgNums = 0,
+    has_aux: bool = False,
+    *,
+    randomness: str = "error",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """Makes the function that computes the Jacobian of `func` by forward mode.
+
+    `func` is called once, on its plain arguments and a batch of tangents, one for each input
+    element. It suits functions with fewer inputs than outputs; `jacrev` suits the others.
+
+    Args:
+        func: Returns a tensor or a pytree of real tensors; with `has_aux`, a pair of that and a
+            pytree of tensors.
+        argnums: Which positional arguments to differentiate: an int, or a tuple of ints; negative
+            ones count from the end. Each such argument is a tensor or a pytree of tensors, real
+            and of floating point.
+        has_aux: Whether `func` returns a pair `(output, aux)`.
+        randomness: What random operators do, as for `vmap`.
+        chunk_size: If given, as many columns as this are computed at a time, each time by a call
+            of `func`: less memory, more calls. Under `randomness="same"` all calls draw the same
+            numbers.
+
+    Returns:
+        A function of the arguments of `func`. It returns the structure of the output, with the
+        structure of the argument (a tuple of these, if `argnums` is a tuple) in the place of each
+        leaf, and in that, for each pair, a tensor of shape `output.shape + input.shape` and the
+        dtype of the output. With `has_aux` it returns `(jacobian, aux)`.
+
+    Raises:
+        RuntimeError: `argnums` doesn't fit the arguments, one of these is not made of tensors, an
+            input or output is complex, `func` doesn't return what it should, or `randomness` is
+            none of the three.
+        ValueError: an input is of integers, or `chunk_size` is not positive.
+
+    Complexity:
+        For `n` input elements: the arithmetic of `func` and `n` times that of its tangent, in the
+        operator calls of one `jvp` for each chunk. Memory is that of `chunk_size` tangents of
+        the values alive at any one time.
+
+    Example:
+        >>> import torch
+        >>> from functx import jacfwd
+        >>> jacfwd(lambda x: torch.stack([x, x**2, x**3]))(torch.tensor(2.0))
+        tensor([ 1.,  4., 12.])
+        >>> jacfwd(torch.mv, argnums=1)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2))
+        tensor([[1., 2.],
+                [3., 4.]])
+    """
+    check_randomness("jacfwd", randomness)
+    check_chunk_size("jacfwd", chunk_size)
+    check_argnums("jacfwd", argnums)
+
+    @wraps(func)
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        positions = resolve_argnums("jacfwd", argnums, len(args))
+        primals, inputs_spec = flatten(select(args, positions))
+        for primal in primals:
+            check_forward_input(_API, "primal", primal)
+        reject_complex("jacfwd", primals, "inputs")
+
+        def call(duals: list[Tensor]) -> Any:
+            return func(*substitute(args, positions, unflatten(duals, inputs_spec)), **kwargs)
+
+        numels = [primal.numel() for primal in primals]
+        total = sum(numels)
+        starts = range(0, max(total, 1), chunk_size or max(total, 1))
+        same_numbers = RngSnapshot(primals) if randomness == "same" and len(starts) > 1 else None
+        chunks = []
+        for start in starts:
+            if same_numbers is not None:
+                same_numbers.restore()
+            basis = standard_basis(primals, numels, start, min(start + starts.step, total))
+            chunks.append(_columns(call, primals, basis, has_aux, randomness))
+        result = chunks[0]
+        blocks = [
+            _blocks(output, [chunk.tangents[index] for chunk in chunks], primals, numels)
+            for index, output in enumerate(result.primals)
+        ]
+        jacobians = unflatten([unflatten(row, inputs_spec) for row in blocks], result.spec)
+        if result.aux_spec is None:
+            return jacobians
+        return jacobians, unflatten(result.aux, result.aux_spec)
+
+    return jacobian
+
+
+def _columns(
+    call: Callable[[list[Tensor]], Any],
+    primals: list[Tensor],
+    basis: list[Tensor],
+    has_aux: bool,
+    randomness: str,
+) -> ForwardResult:
+    """Pushes a chunk of the basis forward; the tangents get it as their last dimension."""
+    level = _C.push_vmap(basis[0].size(0), randomness)
+    try:
+        tangents = _C.batch(level, basis, [0] * len(basis))
+        result = push_forward(_API, call, primals, tangents, has_aux)
+        reject_complex("jacfwd", result.primals, "outputs")
+        columns = [
+            None if tangent is None else _C.unbatch(level, (tangent,), (-1,))[0]
+            for tangent in result.tangents
+        ]
+        # Batched only if random numbers went into it: then it is the one of the first column.
+        aux = [
+            _C.unbatch(level, (leaf,), (0,))[0][0] if _C.is_batched_at(level, leaf) else leaf
+            for leaf in result.aux
+        ]
+        return result._replace(tangents=columns, aux=aux)
+    finally:
+        _C.pop(level)
+
+
+def _blocks(
+    output: Tensor, columns: list[Tensor | None], primals: list[Tensor], numels: list[int]
+) -> list[Tensor]:
+    """Cuts the columns of one output into a block for each input."""
+    chunks = [chunk for chunk in columns if chunk is not None]
+    if not chunks:  # the output is a constant, in every chunk alike
+        return [
+            torch.zeros(output.shape + primal.shape, dtype=output.dtype, device=output.device)
+            for primal in primals
+        ]
+    joined = chunks[0] if len(chunks) == 1 else torch.cat(chunks, -1)
+    if len(primals) == 1:
+        return [joined.view(output.shape + primals[0].shape)]
+    return [
+        block.view(output.shape + primal.shape)
+        for block, primal in zip(joined.split(numels, -1), primals, strict=True)
+    ]

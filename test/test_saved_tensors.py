@@ -1,0 +1,244 @@
+"""What torch.func refuses inside grad: checkpointing, saved-tensor hooks, module hooks."""
+
+import pytest
+import torch
+from _reference import assert_equal_trees, autograd_grad, randn
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+import functx
+
+
+def block(x, weight):
+    return (weight @ x).tanh().exp()
+
+
+def plain(x, weight):
+    return block(block(x, weight), weight).sum()
+
+
+def checkpointed(x, weight):
+    y = checkpoint(block, x, weight, use_reentrant=False)
+    return checkpoint(block, y, weight, use_reentrant=False).sum()
+
+
+def saved_on_cpu(x, weight):
+    with save_on_cpu():
+        return plain(x, weight)
+
+
+def packed_and_unpacked(x, weight):
+    """The hooks change the representation of what is saved, so gradients show that both ran."""
+    with saved_tensors_hooks(lambda t: (t.clone(), "packed"), lambda packed: packed[0]):
+        return plain(x, weight)
+
+
+def checkpointed_with_early_stop_off(x, weight):
+    with torch.utils.checkpoint.set_checkpoint_early_stop(False):
+        return checkpointed(x, weight)
+
+
+VARIANTS = [checkpointed, saved_on_cpu, packed_and_unpacked, checkpointed_with_early_stop_off]
+each = pytest.mark.parametrize("f", VARIANTS, ids=lambda f: f.__name__)
+
+
+@pytest.fixture
+def sample():
+    return randn(4, 3), randn(3, 3)
+
+
+def per_sample(xs, weight):
+    pairs = [autograd_grad(plain, x, weight) for x in xs]
+    return tuple(torch.stack(column) for column in zip(*pairs, strict=True))
+
+
+@each
+def test_grad(f, sample):
+    xs, weight = sample
+    actual = functx.grad(f, argnums=(0, 1))(xs[0], weight)
+    assert_equal_trees(actual, autograd_grad(plain, xs[0], weight))
+
+
+@each
+def test_vmap_of_grad(f, sample):
+    xs, weight = sample
+    actual = functx.vmap(functx.grad(f, argnums=(0, 1)), in_dims=(0, None))(xs, weight)
+    assert_equal_trees(actual, per_sample(xs, weight))
+
+
+@each
+def test_grad_of_vmap(f, sample):
+    xs, weight = sample
+
+    def loss(xs, weight):
+        return functx.vmap(f, in_dims=(0, None))(xs, weight).square().sum()
+
+    def reference(xs, weight):
+        return sum(plain(x, weight) ** 2 for x in xs)
+
+    actual = functx.grad(loss, argnums=(0, 1))(xs, weight)
+    assert_equal_trees(actual, autograd_grad(reference, xs, weight))
+
+
+@each
+def test_jacrev_of_a_vector_function(f, sample):
+    xs, weight = sample
+    actual = functx.jacrev(lambda xs: functx.vmap(f, in_dims=(0, None))(xs, weight))(xs)
+    expected = torch.zeros(4, 4, 3, dtype=xs.dtype)
+    expected[range(4), range(4)] = per_sample(xs, weight)[0]
+    assert_close(actual, expected)
+
+
+@each
+def test_vjp(f, sample):
+    xs, weight = sample
+    output, pullback = functx.vjp(f, xs[0], weight)
+    assert_close(output, plain(xs[0], weight))
+    assert_equal_trees(pullback(torch.ones_like(output)), autograd_grad(plain, xs[0], weight))
+
+
+@pytest.mark.parametrize("f", [saved_on_cpu, packed_and_unpacked], ids=lambda f: f.__name__)
+def test_grad_of_grad(f, sample):
+    xs, weight = sample
+
+    def norm(gradient):
+        return lambda x: gradient(x).square().sum()
+
+    def plain_gradient(x):
+        return torch.autograd.grad(plain(x, weight), x, create_graph=True)[0]
+
+    actual = functx.grad(norm(functx.grad(lambda x: f(x, weight))))(xs[0])
+    assert_close(actual, autograd_grad(norm(plain_gradient), xs[0])[0])
+
+
+def test_hooks_are_called_with_what_is_saved():
+    log = []
+
+    def f(x):
+        with saved_tensors_hooks(
+            lambda t: (log.append(("pack", tuple(t.shape))), t)[1],
+            lambda t: (log.append(("unpack", tuple(t.shape))), t)[1],
+        ):
+            return x.sin().sum()
+
+    x = randn(4, 3)
+    assert_close(functx.grad(f)(x[0]), x[0].cos())
+    assert log == [("pack", (3,)), ("unpack", (3,))]
+    log.clear()
+    assert_close(functx.vmap(functx.grad(f))(x), x.cos())
+    assert log == [("pack", (3,)), ("unpack", (3,))]
+
+
+def test_hooks_outside_the_transform_see_its_tape_too():
+    count = []
+    x = randn(3)
+    with saved_tensors_hooks(lambda t: (count.append(1), t)[1], lambda t: t):
+        assert_close(functx.grad(lambda x: x.exp().sum())(x), x.exp())
+    assert count
+
+
+def test_a_checkpoint_runs_the_function_twice():
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return x.sin()
+
+    x = randn(4, 3)
+    gradient = functx.grad(lambda x: checkpoint(f, x, use_reentrant=False).sum())
+    assert_close(functx.vmap(gradient)(x), x.cos())
+    assert len(calls) == 2
+
+
+def test_checkpoint_sequential_and_nested_checkpoints():
+    module = torch.nn.Sequential(*[torch.nn.Linear(3, 3) for _ in range(4)], torch.nn.Tanh())
+    module.double()
+    x = randn(4, 3)
+
+    def nested(x):
+        return checkpoint(
+            lambda x: checkpoint(module, x, use_reentrant=False) * x, x, use_reentrant=False
+        ).sum()
+
+    def sequential(x):
+        return checkpoint_sequential(module, 2, x, use_reentrant=False).sum()
+
+    for f, reference in ((nested, lambda x: (module(x) * x).sum()), (sequential, module)):
+        expected = torch.stack([autograd_grad(lambda x, r=reference: r(x).sum(), e)[0] for e in x])
+        assert_close(functx.vmap(functx.grad(f))(x).detach(), expected)
+
+
+def test_checkpoint_with_dropout_repeats_its_mask():
+    x = torch.ones(50, dtype=torch.float64)
+
+    def f(x):
+        return torch.nn.functional.dropout(x.exp(), 0.5)
+
+    def loss(x):
+        y = checkpoint(f, x, use_reentrant=False)
+        return y.sum(), y
+
+    gradient, output = functx.grad(loss, has_aux=True)(x)
+    assert_close(gradient, output)
+    assert 0 < (output == 0).sum() < 50
+    batched = functx.vmap(functx.grad(loss, has_aux=True), randomness="different")
+    gradients, outputs = batched(x.expand(3, 50))
+    assert_close(gradients, outputs)
+    assert outputs.unique(dim=0).shape[0] == 3
+
+
+def test_reentrant_checkpoint_says_why_it_cannot_run_in_grad(sample):
+    """PyTorch allows a reentrant checkpoint only in .backward() without inputs; so do we."""
+    xs, weight = sample
+
+    def f(x):
+        return checkpoint(block, x, weight, use_reentrant=True).sum()
+
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        functx.grad(f)(xs[0])
+    assert functx._C.level_depth() == 0
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoint_around_a_transform_under_backward(use_reentrant, sample):
+    xs, weight = sample
+
+    def gradients(xs, weight):
+        return functx.vmap(functx.grad(plain), in_dims=(0, None))(xs, weight)
+
+    def reference(xs, weight):
+        rows = [torch.autograd.grad(plain(x, weight), x, create_graph=True)[0] for x in xs.unbind()]
+        return torch.stack(rows).square().sum()
+
+    leaves = [t.clone().requires_grad_() for t in (xs, weight)]
+    checkpoint(gradients, *leaves, use_reentrant=use_reentrant).square().sum().backward()
+    expected = autograd_grad(reference, xs, weight)
+    assert_equal_trees(tuple(leaf.grad for leaf in leaves), expected)
+
+
+def gradients_of_a_checkpoint_inside_vmap(xs, weight, use_reentrant):
+    def f(x, weight):
+        return checkpoint(block, x, weight, use_reentrant=use_reentrant).sum()
+
+    leaves = [t.clone().requires_grad_() for t in (xs, weight)]
+    functx.vmap(f, in_dims=(0, None))(*leaves).sum().backward()
+    return tuple(leaf.grad for leaf in leaves)
+
+
+def test_checkpoint_inside_vmap_under_backward(sample):
+    expected = autograd_grad(lambda xs, w: sum(block(x, w).sum() for x in xs), *sample)
+    assert_equal_trees(gradients_of_a_checkpoint_inside_vmap(*sample, False), expected)
+
+
+def test_reentrant_checkpoint_inside_vmap_under_backward_is_never_wrong(sample):
+    expected = autograd_grad(lambda xs, w: sum(block(x, w).sum() for x in xs), *sample)
+    problem = None
+    try:
+        actual = gradients_of_a_checkpoint_inside_vmap(*sample, True)
+    except RuntimeError as error:  # it would have to run again after the vmap has returned
+        problem = str(error)
+    if problem is None:
+        assert_equal_trees(actual, expected)
+    else:
+        assert "vmap" in problem
