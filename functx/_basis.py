@@ -18,6 +18,13 @@ def check_chunk_size(transform: str, chunk_size: Any) -> None:
         )
 
 
+def constant_zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros of the dtype, on the device and of the class of `like`, but never batched or dual."""
+    if type(like) is Tensor:  # every wrapper is one, too: its new_zeros would give a wrapper
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    return like.new_zeros(shape)
+
+
 def standard_basis(
     tensors: Sequence[Tensor], numels: Sequence[int], start: int, stop: int
 ) -> list[Tensor]:
@@ -38,14 +45,13 @@ def standard_basis(
     """
     rows = stop - start
     basis = []
-    # Entry (i, j) of a part is one where vector start + i is coordinate offset + j. The vectors
-    # are never batched or dual, even if `tensors` are: torch.eye, not new_zeros.
     offset = 0
     for tensor, numel in zip(tensors, numels, strict=True):
-        if rows == numel and start == offset:
+        if type(tensor) is Tensor and rows == numel and start == offset:
             part = torch.eye(numel, dtype=tensor.dtype, device=tensor.device)
         else:
-            part = torch.zeros(rows, numel, dtype=tensor.dtype, device=tensor.device)
+            # One where basis vector start + row is coordinate offset + column.
+            part = constant_zeros(tensor, (rows, numel))
             part.diagonal(start - offset).fill_(1)
         basis.append(part.view(rows, *tensor.shape))
         offset += numel

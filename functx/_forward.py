@@ -12,13 +12,24 @@ from ._outputs import split_aux, tensor_leaves
 from .pytree import TreeSpec
 
 
-def check_forward_input(api: str, role: str, value: Any) -> None:
-    """Checks a leaf of the primals or tangents.
+def check_primals(api: str, primals: list[Any]) -> None:
+    """Checks the leaves that a derivative is taken with respect to.
 
     Raises:
-        RuntimeError: it is not a tensor.
-        ValueError: it is a tensor of integers or booleans.
+        RuntimeError: there is none, or one is not a tensor.
+        ValueError: one is a tensor of integers or booleans.
     """
+    if not primals:
+        raise RuntimeError(
+            f"{api}: Expected primals to contain at least one Tensor. Pass what f is to be "
+            f"differentiated by as its arguments."
+        )
+    for primal in primals:
+        check_leaf(api, "primal", primal)
+
+
+def check_leaf(api: str, role: str, value: Any) -> None:
+    """Checks one leaf of the primals or tangents; raises as `check_primals` does."""
     if not isinstance(value, Tensor):
         raise RuntimeError(
             f"{api}: Expected {role}s to only contain Tensors, got {type(value)}. Pass "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ._arguments import ArgNums
+from ._arguments import ArgNums, check_argnums
+from ._basis import check_chunk_size
 from .jacfwd import jacfwd
 from .jacrev import jacrev
 
@@ -51,5 +52,7 @@ def hessian(
         tensor([[10.,  6.],
                 [ 6.,  0.]])
     """
+    check_chunk_size("hessian", chunk_size)
+    check_argnums("hessian", argnums)
     inner = jacrev(func, argnums, chunk_size=chunk_size)
     return jacfwd(inner, argnums, chunk_size=chunk_size)

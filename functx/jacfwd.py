@@ -18,8 +18,8 @@ from ._arguments import (
     substitute,
     wraps,
 )
-from ._basis import check_chunk_size, standard_basis
-from ._forward import ForwardResult, check_forward_input, push_forward
+from ._basis import check_chunk_size, constant_zeros, standard_basis
+from ._forward import ForwardResult, check_primals, push_forward
 from ._rng import RngSnapshot, check_randomness
 from .pytree import flatten, unflatten
 
@@ -87,8 +87,7 @@ def jacfwd(
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         positions = resolve_argnums("jacfwd", argnums, len(args))
         primals, inputs_spec = flatten(select(args, positions))
-        for primal in primals:
-            check_forward_input(_API, "primal", primal)
+        check_primals(_API, primals)
         reject_complex("jacfwd", primals, "inputs")
 
         def call(duals: list[Tensor]) -> Any:
@@ -150,10 +149,7 @@ def _blocks(
     """Cuts the columns of one output into a block for each input."""
     chunks = [chunk for chunk in columns if chunk is not None]
     if not chunks:  # the output is a constant, in every chunk alike
-        return [
-            torch.zeros(output.shape + primal.shape, dtype=output.dtype, device=output.device)
-            for primal in primals
-        ]
+        return [constant_zeros(output, output.shape + primal.shape) for primal in primals]
     joined = chunks[0] if len(chunks) == 1 else torch.cat(chunks, -1)
     if len(primals) == 1:
         return [joined.view(output.shape + primals[0].shape)]

@@ -19,7 +19,7 @@ from ._arguments import (
     substitute,
     wraps,
 )
-from ._basis import check_chunk_size, standard_basis
+from ._basis import check_chunk_size, constant_zeros, standard_basis
 from ._outputs import check_differentiable, split_aux, tensor_leaves
 from .pytree import unflatten
 
@@ -150,10 +150,7 @@ class _Tape:
         """For each input the Jacobian of all outputs, of shape `(total, *input.shape)`."""
         total = self.total
         if total == 0:
-            return [
-                torch.zeros(0, *primal.shape, dtype=primal.dtype, device=primal.device)
-                for primal in self.inputs
-            ]
+            return [constant_zeros(primal, (0, *primal.shape)) for primal in self.inputs]
         starts = range(0, total, chunk_size or total)
         chunks = (
             self._rows(start, min(start + starts.step, total), chunk_size) for start in starts

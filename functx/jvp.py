@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from ._forward import check_forward_input, push_forward
+from ._forward import check_leaf, check_primals, push_forward
 from .pytree import describe, flatten, unflatten
 
 __all__ = ["jvp"]
@@ -93,11 +93,7 @@ def jvp(
             f"with structure {describe(primals_spec)} and tangents with structure "
             f"{describe(tangents_spec)}. Pass zeros for an input that stays fixed."
         )
-    if not primal_leaves:
-        raise RuntimeError(
-            f"{_API}: Expected primals to contain at least one Tensor. Pass what f is to be "
-            f"differentiated by as its arguments."
-        )
+    check_primals(_API, primal_leaves)
     tangent_leaves = [
         _matching_tangent(primal, tangent)
         for primal, tangent in zip(primal_leaves, tangent_leaves, strict=True)
@@ -120,10 +116,9 @@ def jvp(
     return output, tangent, unflatten(result.aux, result.aux_spec)
 
 
-def _matching_tangent(primal: Any, tangent: Any) -> Tensor:
+def _matching_tangent(primal: Tensor, tangent: Any) -> Tensor:
     """Checks a tangent against its primal, and gives it the primal's dtype."""
-    check_forward_input(_API, "primal", primal)
-    check_forward_input(_API, "tangent", tangent)
+    check_leaf(_API, "tangent", tangent)
     if tangent.shape != primal.shape:
         raise RuntimeError(
             f"{_API}: Got a tangent that has a different size than that of the original Tensor, "

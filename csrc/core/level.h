@@ -1,9 +1,12 @@
 // Levels: the active transforms of a thread, outermost first.
 #pragma once
 
+#include <c10/core/InferenceMode.h>
+#include <c10/util/ArrayRef.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace functx {
@@ -25,8 +28,16 @@ struct Level final : c10::intrusive_ptr_target {
   // True once autograd may record on wrappers of this level; from then on views are recorded even
   // of untracked wrappers, because a tracked value may be written into one later.
   bool may_record = false;
-  // Grad levels only: the grad mode to return to.
+  // Grad levels only: the modes to return to.
   bool grad_mode_outside = true;
+  std::optional<c10::InferenceMode> outside_inference_mode;
+  // Levels that were hidden when this one was entered, and come back when it is left.
+  std::vector<c10::intrusive_ptr<Level>> suspended;
+  std::optional<int64_t> limit_outside;
+  // Under torch.func's transforms a grad level brings a wrapper level of its own for the tape: one
+  // of duals that never have a tangent. Being the same as their values, they cannot escape.
+  c10::intrusive_ptr<Level> stratum;
+  bool is_identity = false;
 
   bool wraps() const { return transform != Transform::Grad; }
 };
@@ -44,21 +55,20 @@ LevelPtr push_grad();
 void pop(const LevelPtr& level);
 
 // The levels of this thread that operators may see, outermost first.
-const std::vector<LevelPtr>& active_levels();
+c10::ArrayRef<LevelPtr> active_levels();
 // The innermost vmap or jvp level, or null.
 LevelPtr innermost_wrapper_level();
 
-// Hides the levels from position `depth` on: a rule that has dealt with an inner level asks the
-// outer ones by calling the operator again.
-class HideInnerLevels {
+// Hides `level` and all inside it: what its rule calls belongs to the levels outside.
+class HideFrom {
  public:
-  explicit HideInnerLevels(size_t depth);
-  ~HideInnerLevels();
-  HideInnerLevels(const HideInnerLevels&) = delete;
-  HideInnerLevels& operator=(const HideInnerLevels&) = delete;
+  explicit HideFrom(const Level& level);
+  ~HideFrom();
+  HideFrom(const HideFrom&) = delete;
+  HideFrom& operator=(const HideFrom&) = delete;
 
  private:
-  std::vector<LevelPtr> hidden_;
+  int64_t outer_limit_;
 };
 
 }  // namespace functx

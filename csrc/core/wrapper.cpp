@@ -1,6 +1,7 @@
 #include "core/wrapper.h"
 
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/variable.h>
 
 namespace functx {
@@ -40,7 +41,9 @@ bool Wrapper::has_tape() {
 
 void check_alive(const Wrapper& wrapper) {
   const Level& level = *wrapper.level();
-  TORCH_CHECK(level.alive, "functx.", name_of(level.transform),
+  // A checkpoint inside the transform is recomputed when the backward pass needs it, which may be
+  // after the transform has returned. Rules need nothing but the data.
+  TORCH_CHECK(level.alive || torch::autograd::get_current_graph_task_id() != -1, "functx.", name_of(level.transform),
               ": a tensor of this transform has escaped it: it was used after the transform (level ",
               level.id,
               ") had returned, probably kept in a global, an attribute or a list. Return it from "

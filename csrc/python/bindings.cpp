@@ -1,6 +1,4 @@
 // The Python face of the extension; functx/_C.pyi documents it. Nothing else in csrc/ knows Python.
-#include <ATen/ops/zeros_like.h>
-#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -79,9 +77,9 @@ py::list unbatch(const LevelPtr& level, const py::sequence& leaves, const py::se
   for (size_t i = 0; i < leaves.size(); ++i) {
     const py::object leaf = leaves[i];
     const py::object dim = out_dims[i];
-    values[i] = wrap(unbatch_one(
-        level, tensor_of(leaf),
-        dim.is_none() ? std::nullopt : std::make_optional(dim.cast<int64_t>())));
+    values[i] = is_tensor(leaf)
+                    ? wrap(unbatch_one(level, tensor_of(leaf), dim.cast<std::optional<int64_t>>()))
+                    : leaf;
   }
   return values;
 }
@@ -112,47 +110,27 @@ py::tuple unpack_duals(const LevelPtr& level, const py::sequence& leaves) {
   return py::make_tuple(primals, tangents);
 }
 
-py::list release(const LevelPtr& level, const py::sequence& outputs,
-                 const std::vector<Tensor>& inputs) {
+py::list release_all(const LevelPtr& level, const py::sequence& outputs,
+                     const std::vector<Tensor>& inputs) {
   py::list released(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const py::object output = outputs[i];
-    if (!is_tensor(output)) {
-      released[i] = output;
-      continue;
-    }
-    const Tensor& tensor = tensor_of(output);
-    const bool keeps = level->grad_mode_outside && depends_on_outside(tensor, inputs);
-    released[i] = keeps ? output : wrap(detach_all(tensor));
+    released[i] = is_tensor(output) ? wrap(release(*level, tensor_of(output), inputs)) : output;
   }
   return released;
 }
 
-bool any_requires_grad(const std::vector<Tensor>& tensors) {
-  return std::any_of(tensors.begin(), tensors.end(), is_tracked);
-}
-
-bool grad_mode_of_caller(const LevelPtr& level) {
-  return level->alive ? level->grad_mode_outside : c10::GradMode::is_enabled();
-}
-
-py::list pullback(const LevelPtr& level, std::vector<Tensor> outputs, std::vector<Tensor> inputs,
-                  const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
-  Pullback pullback{std::move(outputs), std::move(inputs), {}, retain_graph, false};
+py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
+                      const std::vector<Tensor>& inputs,
+                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
+  std::vector<Tensor> seeds;
   for (const auto& cotangent : cotangents) {
-    pullback.cotangents.push_back(cotangent.value_or(Tensor()));
+    seeds.push_back(cotangent.value_or(Tensor()));
   }
-  pullback.create_graph =
-      grad_mode_of_caller(level) &&
-      (any_requires_grad(pullback.cotangents) ||
-       std::any_of(pullback.outputs.begin(), pullback.outputs.end(), [&](const Tensor& output) {
-         return depends_on_outside(output, pullback.inputs);
-       }));
-  pullback.retain_graph = pullback.retain_graph || pullback.create_graph;
   std::vector<Tensor> gradients;
   {
     const py::gil_scoped_release without_gil;
-    gradients = run(pullback);
+    gradients = pullback(*level, outputs, inputs, seeds, retain_graph);
   }
   return wrap_all(std::move(gradients));
 }
@@ -208,8 +186,8 @@ void bind_reverse_mode(py::module_& m) {
   m.def("track", [](const LevelPtr& level, const std::vector<Tensor>& inputs) {
     return wrap_all(track(*level, inputs));
   });
-  m.def("release", &release);
-  m.def("pullback", &pullback);
+  m.def("release", &release_all);
+  m.def("pullback", &run_pullback);
 }
 
 }  // namespace

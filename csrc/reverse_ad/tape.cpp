@@ -33,6 +33,14 @@ std::vector<Tensor> values_of(const Tensor& tensor) {
                             : std::vector<Tensor>{dual.primal};
 }
 
+bool is_tracked(const Tensor& tensor) {
+  if (tensor.requires_grad()) {
+    return true;
+  }
+  const auto values = values_of(tensor);
+  return std::any_of(values.begin(), values.end(), is_tracked);
+}
+
 // Fresh autograd metadata on the same value. Not by detach on a wrapper, which would drop a tangent.
 Tensor alias_untracked(const Tensor& tensor) {
   if (as_wrapper(tensor) != nullptr) {
@@ -40,6 +48,10 @@ Tensor alias_untracked(const Tensor& tensor) {
   }
   const bool has_native_tangent = torch::autograd::impl::get_autograd_meta(tensor) != nullptr &&
                                   tensor._fw_grad(0).defined();
+  if (tensor.is_inference()) {
+    // Autograd does not take it as a leaf.
+    return tensor.clone();
+  }
   return has_native_tangent ? tensor.alias() : tensor.detach();
 }
 
@@ -65,15 +77,62 @@ bool reaches_other_leaf(Node* root, const std::unordered_set<Node*>& own) {
   return false;
 }
 
-}  // namespace
-
-bool is_tracked(const Tensor& tensor) {
-  if (tensor.requires_grad()) {
+// Whether something tracked outside of `inputs` can see `output`: then the backward pass has to be
+// recorded, and the output may not be detached.
+bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs) {
+  const auto values = values_of(output);
+  if (std::any_of(values.begin(), values.end(), is_tracked)) {
     return true;
   }
-  const auto values = values_of(tensor);
-  return std::any_of(values.begin(), values.end(), is_tracked);
+  if (!output.requires_grad()) {
+    return false;
+  }
+  std::unordered_set<Node*> own;
+  for (const Tensor& input : inputs) {
+    if (input.grad_fn() != nullptr) {
+      // An alias of something tracked outside.
+      return true;
+    }
+    own.insert(torch::autograd::impl::gradient_edge(input).function.get());
+  }
+  return reaches_other_leaf(torch::autograd::impl::gradient_edge(output).function.get(), own);
 }
+
+// `output` without any connection to a tape, in all strata.
+Tensor detach_all(const Tensor& output) {
+  const Wrapper* wrapper = as_wrapper(output);
+  if (wrapper == nullptr) {
+    return output.requires_grad() ? output.detach() : output;
+  }
+  if (!is_tracked(output)) {
+    return output;
+  }
+  if (wrapper->level()->transform == Transform::Vmap) {
+    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
+    return make_batched(wrapper->level(), {detach_all(batched.value), batched.is_batched});
+  }
+  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  dual.primal = detach_all(dual.primal);
+  dual.tangent = dual.has_tangent() ? detach_all(dual.tangent) : dual.tangent;
+  return make_dual(wrapper->level(), std::move(dual));
+}
+
+// The innermost level among `tensors`, at least `innermost`.
+LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost) {
+  for (const Tensor& tensor : tensors) {
+    const LevelPtr level = tensor.defined() ? level_of(tensor) : LevelPtr();
+    if (level != nullptr && (innermost == nullptr || innermost->id < level->id)) {
+      innermost = level;
+    }
+  }
+  return innermost;
+}
+
+Tensor outside_stratum(const Level& level, const Tensor& tensor) {
+  return level.stratum != nullptr ? unwrap_dual(level.stratum, tensor).primal : tensor;
+}
+
+}  // namespace
 
 std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs) {
   const LevelPtr stratum = innermost_wrapper_level();
@@ -96,69 +155,59 @@ std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs)
   return tracked;
 }
 
-bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs) {
-  const auto values = values_of(output);
-  if (std::any_of(values.begin(), values.end(), is_tracked)) {
-    return true;
+Tensor release(const Level& level, const Tensor& output, const std::vector<Tensor>& inputs) {
+  if (level.stratum != nullptr) {
+    // The tape sits on wrappers that end here; tapes outside see their values.
+    const Tensor value = outside_stratum(level, output);
+    return level.grad_mode_outside ? value : detach_all(value);
   }
-  if (!output.requires_grad()) {
-    return false;
-  }
-  std::unordered_set<Node*> own;
-  for (const Tensor& input : inputs) {
-    if (input.grad_fn() != nullptr) {
-      // An alias of something tracked outside.
-      return true;
-    }
-    own.insert(torch::autograd::impl::gradient_edge(input).function.get());
-  }
-  return reaches_other_leaf(torch::autograd::impl::gradient_edge(output).function.get(), own);
+  const bool keeps = level.grad_mode_outside && depends_on_outside(output, inputs);
+  return keeps ? output : detach_all(output);
 }
 
-Tensor detach_all(const Tensor& output) {
-  const Wrapper* wrapper = as_wrapper(output);
-  if (wrapper == nullptr) {
-    return output.requires_grad() ? output.detach() : output;
+std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
+                             const std::vector<Tensor>& inputs,
+                             const std::vector<Tensor>& cotangents, bool retain_graph) {
+  if (inputs.empty()) {
+    return {};
   }
-  if (!is_tracked(output)) {
-    return output;
-  }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    return make_batched(wrapper->level(), {detach_all(batched.value), batched.is_batched});
-  }
-  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
-  dual.primal = detach_all(dual.primal);
-  dual.tangent = dual.has_tangent() ? detach_all(dual.tangent) : dual.tangent;
-  return make_dual(wrapper->level(), std::move(dual));
-}
-
-std::vector<Tensor> run(const Pullback& pullback) {
+  const std::optional<c10::InferenceMode> outside_inference_mode =
+      c10::InferenceMode::is_enabled() ? std::make_optional<c10::InferenceMode>(false)
+                                       : std::nullopt;
+  const bool records = level.alive ? level.grad_mode_outside : c10::GradMode::is_enabled();
+  // torch.func's tapes are not to be seen from here: they may be there.
+  const bool create_graph =
+      records && (level.stratum != nullptr ||
+                  std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
+                  std::any_of(outputs.begin(), outputs.end(), [&](const Tensor& output) {
+                    return depends_on_outside(output, inputs);
+                  }));
+  // The engine adds up gradients in place where it may: none of them may be of an outer level.
+  const LevelPtr stratum =
+      innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs, LevelPtr())));
   torch::autograd::edge_list roots;
-  torch::autograd::variable_list cotangents;
-  for (size_t i = 0; i < pullback.outputs.size(); ++i) {
-    const Tensor& output = pullback.outputs[i];
+  torch::autograd::variable_list seeds;
+  for (size_t i = 0; i < outputs.size(); ++i) {
     // An output that is not on any tape does not depend on the inputs.
-    if (output.requires_grad()) {
-      roots.push_back(torch::autograd::impl::gradient_edge(output));
-      const Tensor& cotangent = pullback.cotangents[i];
-      cotangents.push_back(cotangent.defined() ? cotangent : at::ones_like(output.detach()));
+    if (outputs[i].requires_grad()) {
+      roots.push_back(torch::autograd::impl::gradient_edge(outputs[i]));
+      seeds.push_back(lift(
+          cotangents[i].defined() ? cotangents[i] : at::ones_like(detach_all(outputs[i])), stratum));
     }
   }
   torch::autograd::edge_list targets;
-  for (const Tensor& input : pullback.inputs) {
+  for (const Tensor& input : inputs) {
     targets.push_back(torch::autograd::impl::gradient_edge(input));
   }
-  std::vector<Tensor> gradients(pullback.inputs.size());
+  std::vector<Tensor> gradients(inputs.size());
   if (!roots.empty()) {
     gradients = torch::autograd::Engine::get_default_engine().execute(
-        roots, cotangents, pullback.retain_graph, pullback.create_graph,
-        /*accumulate_grad=*/false, targets);
+        roots, seeds, retain_graph || create_graph, create_graph, /*accumulate_grad=*/false,
+        targets);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
-    if (!gradients[i].defined()) {
-      gradients[i] = at::zeros_like(detach_all(pullback.inputs[i]));
-    }
+    gradients[i] = outside_stratum(
+        level, gradients[i].defined() ? gradients[i] : at::zeros_like(detach_all(inputs[i])));
   }
   return gradients;
 }

@@ -11,26 +11,16 @@ namespace functx {
 // input that was tracked before (with grad mode on outside the level) stays connected.
 std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs);
 
-// Whether `tensor` or a value below it is on a tape.
-bool is_tracked(const Tensor& tensor);
+// What `level`, which tracks `inputs`, hands out of itself: `output` detached from its tape, unless
+// something tracked outside can see it.
+Tensor release(const Level& level, const Tensor& output, const std::vector<Tensor>& inputs);
 
-// Whether something tracked outside of `inputs` can see `output`: then the backward pass has to be
-// recorded, and the output may not be detached.
-bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs);
-
-// `output` without any connection to a tape, in all strata.
-Tensor detach_all(const Tensor& output);
-
-struct Pullback {
-  std::vector<Tensor> outputs;
-  std::vector<Tensor> inputs;
-  // An undefined cotangent is ones, of a scalar output.
-  std::vector<Tensor> cotangents;
-  bool retain_graph = false;
-  bool create_graph = false;
-};
-
-// Vector-Jacobian product by one engine call; zeros for inputs that are not reached.
-std::vector<Tensor> run(const Pullback& pullback);
+// Vector-Jacobian product by one engine call; zeros for inputs that are not reached. `outputs` are
+// those of the traced function itself, not the released ones. An undefined cotangent is ones, of a
+// scalar output. May be called when the level has been left: whether the backward pass is recorded
+// is decided anew at each call.
+std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
+                             const std::vector<Tensor>& inputs,
+                             const std::vector<Tensor>& cotangents, bool retain_graph);
 
 }  // namespace functx

@@ -1,0 +1,143 @@
+"""Views, shapes, joining, splitting, padding and factories."""
+
+import torch
+from _ops import boolean, complex_, inplace, integer, op, real
+from torch.nn import functional as F
+
+X, VECTOR, SCALAR, CUBE, SQUARE = real(2, 3), real(4), real(), real(2, 3, 4), real(3, 3)
+
+VIEWS = [
+    op("view", lambda x: x.view(3, 2), X),
+    op("view_infer", lambda x: x.view(-1), X),
+    op("view_split", lambda x: x.view(2, 3, 2, 2), CUBE),
+    op("view_as_dtype", lambda x: x.view(torch.int64), X, differentiable=False),
+    op("reshape", lambda x: x.T.reshape(2, -1), X),
+    op("reshape_scalar", lambda x: x.reshape(1, 1), SCALAR),
+    op("reshape_to_scalar", lambda x: x.reshape(()), real(1)),
+    op("reshape_as", lambda x: x.reshape_as(torch.zeros(6)), X),
+    op("flatten", lambda x: x.flatten(1), CUBE),
+    op("flatten_scalar", lambda x: x.flatten(), SCALAR),
+    op("unflatten", lambda x: x.unflatten(-1, (2, 2)), CUBE),
+    op("ravel", torch.ravel, X),
+    op("transpose", lambda x: x.transpose(0, -1), CUBE),
+    op("swapaxes", lambda x: x.swapaxes(-1, -2), CUBE),
+    op("T", lambda x: x.T, X),
+    op("t", lambda x: x.t(), X),
+    op("mT", lambda x: x.mT, CUBE),
+    op("adjoint", lambda x: x.adjoint(), complex_(2, 3), differentiable=False),
+    op("permute", lambda x: x.permute(-1, 0, 1), CUBE),
+    op("movedim", lambda x: x.movedim((0, 1), (-1, 0)), CUBE),
+    op("squeeze", lambda x: x.squeeze(), real(2, 1, 3)),
+    op("squeeze_dim", lambda x: x.squeeze(-1), real(2, 1)),
+    op("squeeze_dims", lambda x: x.squeeze((0, 2)), real(1, 2, 1)),
+    op("squeeze_nothing", lambda x: x.squeeze(0), X),
+    op("squeeze_to_scalar", lambda x: x.squeeze(), real(1, 1)),
+    op("unsqueeze", lambda x: x.unsqueeze(0), X),
+    op("unsqueeze_last", lambda x: x.unsqueeze(-1), X),
+    op("unsqueeze_scalar", lambda x: x.unsqueeze(-1), SCALAR),
+    op("expand", lambda x: x.expand(2, 4), real(2, 1)),
+    op("expand_new_dims", lambda x: x.expand(2, 3, -1), VECTOR),
+    op("expand_scalar", lambda x: x.expand(2, 3), SCALAR),
+    op("expand_as", lambda x, y: x.expand_as(y), real(1, 3), X),
+    op("broadcast_to", lambda x: torch.broadcast_to(x, (2, 3)), real(3)),
+    op("broadcast_tensors", lambda x, y: torch.broadcast_tensors(x, y), real(2, 1), real(3)),
+    op("narrow", lambda x: x.narrow(-1, 1, 2), X),
+    op("select", lambda x: x.select(-1, 1), CUBE),
+    op("diagonal", lambda x: x.diagonal(), SQUARE),
+    op("diagonal_offset", lambda x: x.diagonal(1, -2, -1), CUBE),
+    op("diag", torch.diag, VECTOR),
+    op("diag_of_matrix", torch.diag, SQUARE),
+    op("diag_embed", lambda x: torch.diag_embed(x), X),
+    op("unfold", lambda x: x.unfold(-1, 2, 1), CUBE),
+    op("as_strided", lambda x: x.as_strided((2, 2), (1, 3)), X),
+    op("view_as_real", torch.view_as_real, complex_(2, 3), differentiable=False),
+    op("view_as_complex", lambda x: torch.view_as_complex(x).imag, real(3, 2)),
+    op("atleast_2d", torch.atleast_2d, VECTOR),
+    op("real_of_real", lambda x: x.real, X),
+]
+
+PIECES = [
+    op("split", lambda x: x.split(2, -1), CUBE),
+    op("split_sizes", lambda x: x.split([1, 3], -1), CUBE),
+    op("chunk", lambda x: x.chunk(2, 1), CUBE),
+    op("tensor_split", lambda x: x.tensor_split((1, 2), -1), CUBE),
+    op("hsplit", lambda x: torch.hsplit(x, 3), X),
+    op("unbind", lambda x: x.unbind(1), X),
+    op("iterate", lambda x: sum(row * i for i, row in enumerate(x)), X),
+    op("unpack", lambda x: x[0] * x[1], real(2)),
+]
+
+JOINS = [
+    op("cat", lambda x, y: torch.cat([x, y]), X, real(1, 3)),
+    op("cat_last", lambda x, y: torch.cat([x, y, x], -1), X, real(2, 1)),
+    op("cat_three", lambda x, y, z: torch.cat([x, y, z]), real(1), real(2), VECTOR),
+    op("stack", lambda x, y: torch.stack([x, y]), X, X),
+    op("stack_last", lambda x, y: torch.stack([x, y], -1), X, X),
+    op("stack_scalars", lambda x, y: torch.stack([x, y]), SCALAR, SCALAR),
+    op("hstack", lambda x, y: torch.hstack([x, y]), X, X),
+    op("vstack", lambda x, y: torch.vstack([x, y]), X, real(3)),
+    op("column_stack", lambda x, y: torch.column_stack([x, y]), X, real(2)),
+    op("block_diag", lambda x, y: torch.block_diag(x, y), X, SQUARE),
+    op("meshgrid", lambda x, y: torch.meshgrid(x, y, indexing="ij"), real(2), real(3)),
+    op("cartesian_prod", lambda x, y: torch.cartesian_prod(x, y), real(2), real(3)),
+    op("kron", torch.kron, X, real(2, 2)),
+]
+
+COPIES = [
+    op("flip", lambda x: x.flip(-1), X),
+    op("fliplr", torch.fliplr, X),
+    op("roll", lambda x: x.roll(1, -1), X),
+    op("roll_flat", lambda x: x.roll(2), X),
+    op("rot90", lambda x: torch.rot90(x), X),
+    op("tile", lambda x: x.tile(2, 2), X),
+    op("repeat", lambda x: x.repeat(2, 1, 2), X),
+    op("repeat_interleave", lambda x: x.repeat_interleave(2, -1), X),
+    op("tril", lambda x: x.tril(), SQUARE),
+    op("triu_diagonal", lambda x: x.triu(1), CUBE),
+    op("pad_constant", lambda x: F.pad(x, (1, 2), value=0.5), X),
+    op("pad_constant_negative", lambda x: F.pad(x, (-1, 1, 1, 0)), X),
+    op("pad_reflect", lambda x: F.pad(x, (1, 2), "reflect"), real(2, 4)),
+    op("pad_replicate", lambda x: F.pad(x, (2, 1), "replicate"), real(2, 4)),
+    op("pad_circular", lambda x: F.pad(x, (1, 1), "circular"), real(1, 2, 4)),
+    op("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), real(1, 4, 2, 2)),
+    op("constant_pad_nd", lambda x: torch.constant_pad_nd(x, [1, 1]), X),
+]
+
+IN_PLACE = [
+    inplace("t_", lambda x: x.t_(), X),
+    inplace("transpose_", lambda x: x.transpose_(0, -1), CUBE),
+    inplace("squeeze_", lambda x: x.squeeze_(1), real(2, 1, 3)),
+    inplace("unsqueeze_", lambda x: x.unsqueeze_(-1), X),
+    inplace("tril_", lambda x: x.tril_(), SQUARE),
+    inplace("fill_diagonal_", lambda x: x.fill_diagonal_(2.0), SQUARE),
+    inplace("diagonal_mul_", lambda x, y: (x.diagonal().mul_(y), x)[1], SQUARE, real(3)),
+    inplace("transposed_add_", lambda x, y: (x.T.add_(y), x)[1], X, real(2)),
+    inplace("flattened_write", lambda x, y: (x.view(-1)[1:4].copy_(y), x)[1], X, real(3)),
+    inplace("unbound_write", lambda x, y: (x.select(0, 1).copy_(y), x)[1], X, real(3)),
+]
+
+FACTORIES = [
+    op("zeros_like", lambda x: torch.zeros_like(x) + x, X),
+    op("ones_like", lambda x: torch.ones_like(x) * x, X),
+    op("full_like", lambda x: torch.full_like(x, 2.5), X),
+    op("full_like_dtype", lambda x: torch.full_like(x, 2, dtype=torch.int64), X),
+    op("empty_like", lambda x: torch.empty_like(x).copy_(x), X),
+    op("new_zeros", lambda x: x.new_zeros(3) + x, X),
+    op("new_ones", lambda x: x.new_ones(2, 1) * x, X),
+    op("new_full", lambda x: x.new_full((3,), 0.5), X),
+    op("new_full_of_shape", lambda x: x.new_full(x.shape, 0.5) * x, X),
+    op("new_empty", lambda x: x.new_empty(2, 3).copy_(x * 2), X),
+    op("new_tensor", lambda x: x.new_tensor([1.0, 2, 3]) * x, X),
+    op("zeros", lambda x: torch.zeros(3, dtype=x.dtype) - x, X),
+    op("arange", lambda x: torch.arange(x.shape[-1], dtype=x.dtype) * x, X),
+    op("eye", lambda x: torch.eye(2, dtype=x.dtype) @ x, X),
+    op("linspace", lambda x: torch.linspace(0, 1, 3, dtype=x.dtype) * x, X),
+    op("tensor", lambda x: torch.tensor([1.0, -1, 2], dtype=x.dtype) * x, X),
+    op("scalar_tensor", lambda x: torch.tensor(2.0, dtype=x.dtype) * x, X),
+    op("one_hot", lambda i: F.one_hot(i, 4), integer(3, low=0, high=4), differentiable=False),
+    op("triu_indices", lambda x: x[tuple(torch.triu_indices(3, 3))], SQUARE),
+    op("vander", lambda x: torch.vander(x, 3), real(3)),
+    op("bool_like", lambda m: torch.zeros_like(m) | m, boolean(3), differentiable=False),
+]
+
+OPS = [*VIEWS, *PIECES, *JOINS, *COPIES, *IN_PLACE, *FACTORIES]

@@ -1,0 +1,134 @@
+"""functx and torch.func in one process, nested both ways."""
+
+import itertools
+
+import pytest
+import torch
+from _reference import autograd_hessian, loop_vmap, numeric_jacobian, randn
+from torch.testing import assert_close
+
+import functx
+
+# Maps of functions R^3 -> R^3 for a library, and what they must give, by finite differences.
+
+
+def maps(library):
+    return {
+        "vmap": lambda f: lambda x: library.vmap(lambda s: f(s * x))(SCALES).flatten()[:3],
+        "grad": lambda f: library.grad(lambda x: f(x).sum()),
+        "vjp": lambda f: lambda x: library.vjp(f, x)[1](x.cos())[0],
+        "jvp": lambda f: lambda x: library.jvp(f, (x,), (x.cos(),))[1],
+        "jacrev": lambda f: lambda x: library.jacrev(f)(x).sum(1),
+        "jacfwd": lambda f: lambda x: library.jacfwd(f)(x).sum(1),
+    }
+
+
+SCALES = torch.tensor([0.5, -1.5], dtype=torch.float64)
+THEIRS, OURS = maps(torch.func), maps(functx)
+STEP = 1e-2
+REFERENCE = {
+    "vmap": lambda f: lambda x: loop_vmap(lambda s: f(s * x))(SCALES).flatten()[:3],
+    "grad": lambda f: lambda x: numeric_jacobian(f, x, STEP).sum(0),
+    "vjp": lambda f: lambda x: x.cos() @ numeric_jacobian(f, x, STEP),
+    "jvp": lambda f: lambda x: numeric_jacobian(f, x, STEP) @ x.cos(),
+    "jacrev": lambda f: lambda x: numeric_jacobian(f, x, STEP).sum(1),
+    "jacfwd": lambda f: lambda x: numeric_jacobian(f, x, STEP).sum(1),
+}
+PAIRS = list(itertools.product(OURS, repeat=2))
+
+
+def function(x):
+    y = x.sin() * x.sum()
+    return torch.cat([y[:1], y[1:] * x[0]])
+
+
+@pytest.mark.parametrize(("outer", "inner"), PAIRS)
+def test_functx_inside_torch_func(outer, inner):
+    x = randn(3)
+    actual = THEIRS[outer](OURS[inner](function))(x)
+    assert_close(actual, REFERENCE[outer](REFERENCE[inner](function))(x))
+
+
+@pytest.mark.parametrize(("outer", "inner"), PAIRS)
+def test_torch_func_inside_functx(outer, inner):
+    x = randn(3)
+    actual = OURS[outer](THEIRS[inner](function))(x)
+    assert_close(actual, REFERENCE[outer](REFERENCE[inner](function))(x))
+
+
+@pytest.mark.parametrize("name", ["grad", "jvp", "vmap"])
+def test_three_levels_of_both(name):
+    x = randn(3)
+    expected = REFERENCE["vmap"](REFERENCE[name](REFERENCE["grad"](function)))(x)
+    assert_close(OURS["vmap"](THEIRS[name](OURS["grad"](function)))(x), expected)
+    assert_close(THEIRS["vmap"](OURS[name](THEIRS["grad"](function)))(x), expected)
+
+
+def test_side_by_side():
+    """Calls of one between calls of the other, also while the other is active."""
+    x = randn(4, 3)
+
+    def f(x):
+        constant = torch.func.vmap(torch.sin)(torch.ones(2, dtype=x.dtype))
+        return (x * constant.sum()).sum()
+
+    def g(x):
+        constant = functx.vmap(torch.sin)(torch.ones(2, dtype=x.dtype))
+        return (x * constant.sum()).sum()
+
+    expected = 2 * torch.sin(torch.ones((), dtype=x.dtype)) * torch.ones_like(x)
+    assert_close(functx.vmap(functx.grad(f))(x), expected)
+    assert_close(torch.func.vmap(torch.func.grad(g))(x), expected)
+
+
+def test_in_place_in_a_nest_of_both():
+    xs = randn(4, 3)
+
+    def f(x):
+        y = x.clone()
+        y[0] = x.prod()
+        y[1:].mul_(x[0])
+        return y.sin().sum()
+
+    expected = torch.stack([autograd_hessian(f, x) for x in xs])
+    assert_close(torch.func.vmap(functx.hessian(f))(xs), expected)
+    assert_close(functx.vmap(torch.func.hessian(f))(xs), expected)
+    assert_close(functx.vmap(torch.func.jacfwd(functx.grad(f)))(xs), expected)
+    assert_close(torch.func.vmap(functx.jacrev(torch.func.grad(f)))(xs), expected)
+
+
+def test_errors_of_one_inside_the_other_leave_both_clean():
+    def fail(x):
+        raise KeyError
+
+    x = randn(3)
+    for outer, inner in ((functx, torch.func), (torch.func, functx)):
+        with pytest.raises(KeyError):
+            outer.vmap(inner.grad(fail))(x)
+        assert functx._C.level_depth() == 0
+        assert torch._C._functorch.maybe_current_level() is None
+        assert_close(outer.vmap(inner.grad(torch.sin))(x), x.cos())
+
+
+def test_functional_call_and_stacked_modules():
+    models = [torch.nn.Linear(3, 2).double() for _ in range(4)]
+    params, buffers = torch.func.stack_module_state(models)
+    x = randn(3)
+
+    def f(params, x):
+        return torch.func.functional_call(models[0], (params, buffers), (x,))
+
+    actual = functx.vmap(f, in_dims=(0, None))(params, x)
+    assert_close(actual, torch.stack([m(x) for m in models]))
+
+
+def test_importing_functx_changes_nothing_for_torch_func():
+    x = randn(4, 3)
+    assert_close(torch.func.vmap(torch.func.grad(lambda x: x.sin().sum()))(x), x.cos())
+    assert_close(torch.func.hessian(lambda x: x.sin().sum())(x[0]), torch.diag(-x[0].sin()))
+    assert_close(torch.func.jacfwd(torch.sin)(x[0]), torch.diag(x[0].cos()))
+
+
+def test_the_interface_of_torch_func_is_there():
+    for name in ["vmap", "grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "functional_call", "stack_module_state"]:
+        assert callable(getattr(functx, name)), name
