@@ -20,5 +20,13 @@ assert len({op.name for op in OPS}) == len(OPS), "names are test ids: each must 
 
 DIFFERENTIABLE = [op for op in OPS if op.differentiable and op.real_positions]
 
-every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-every_differentiable_op = pytest.mark.parametrize("op", DIFFERENTIABLE, ids=lambda op: op.name)
+
+def _each(ops):
+    return pytest.mark.parametrize("op", ops, ids=lambda op: op.name)
+
+
+every_op = _each(OPS)
+every_differentiable_op = _each(DIFFERENTIABLE)
+every_forward_op = _each([op for op in DIFFERENTIABLE if op.forward])
+every_forward_over_reverse_op = _each([op for op in DIFFERENTIABLE if op.forward_over_reverse])
+every_op_without_forward_formula = _each([op for op in DIFFERENTIABLE if not op.forward])

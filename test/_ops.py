@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils._pytree import tree_leaves
 
-STEP = 2e-4  # of finite differences; samples are much farther apart
+STEP = 1e-4  # of finite differences, whose points reach four steps: samples are farther apart
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Op:
     fn: Callable
     args: tuple[Arg, ...]
     differentiable: bool = True
+    # Whether PyTorch has a formula for forward mode, and one for forward over reverse mode.
+    forward: bool = True
+    forward_over_reverse: bool = True
     writes: bool = False  # into (a clone of) its first argument
 
     def samples(self, batched=None, batch=(3,)):
@@ -75,15 +78,23 @@ def inplace(name, fn, *args, **options):
 # ---- kinds of arguments --------------------------------------------------------------------------
 
 
+SLOTS, HALVES, LATTICE = 72, 6, 360
+
+
 def _grid(shape, seed):
-    """Distinct numbers in (0, 2), no two alike for any two seeds, far from multiples of 1/2."""
-    count = max(1, torch.Size(shape).numel())
+    """Distinct numbers in (0, 3), far from multiples of 1/2, and different for different seeds.
+
+    Each is a multiple of 1/2 plus a fraction on a lattice, of which every seed has its own part.
+    """
+    count = torch.Size(shape).numel()
     generator = torch.Generator().manual_seed(100 + seed)
-    spots = torch.arange(count, dtype=torch.float64) + (seed + 1) / 7
-    fractions = 0.06 + 0.38 * spots / (count + 1)
-    halves = 0.5 * torch.randint(0, 4, (count,), generator=generator)
-    order = torch.randperm(count, generator=generator)
-    return (fractions + halves)[order].reshape(shape)
+    order = torch.randperm(SLOTS, generator=generator)
+    offsets = torch.randint(0, HALVES, (SLOTS,), generator=generator)
+    k = torch.arange(count)
+    slot = order[k % SLOTS]
+    half = (offsets[slot] + k // SLOTS) % HALVES
+    fraction = (slot * (LATTICE // SLOTS) + seed % 5).double() / LATTICE
+    return (0.5 * half + 0.06 + 0.38 * fraction).reshape(shape)
 
 
 def _signed(shape, seed):
@@ -120,12 +131,12 @@ def positive(*shape):
 
 def unit(*shape):
     """In (-1, 1)."""
-    return Arg(shape, lambda s, seed: _signed(s, seed) / 2.1, True)
+    return Arg(shape, lambda s, seed: _signed(s, seed) / 3.1, True)
 
 
 def probability(*shape):
     """In (0, 1)."""
-    return Arg(shape, lambda s, seed: _grid(s, seed) / 2.1, True)
+    return Arg(shape, lambda s, seed: _grid(s, seed) / 3.1, True)
 
 
 def above_one(*shape):
@@ -138,6 +149,11 @@ def positive_definite(*shape):
 
 def triangular(*shape):
     return Arg(shape, lambda s, seed: torch.linalg.cholesky(_positive_definite(s, seed)), True)
+
+
+def constant(*shape):
+    """Positive, and never differentiated."""
+    return Arg(shape, _grid, False)
 
 
 def single(*shape):

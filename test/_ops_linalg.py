@@ -7,6 +7,12 @@ from torch.nn import functional as F
 A, B, V, W = real(2, 3), real(3, 4), real(3), real(2)
 SQUARE, SPD = real(3, 3), positive_definite(3, 3)
 
+
+def symmetric(a):
+    """Formulas for symmetric matrices look at one triangle only."""
+    return (a + a.mT) / 2
+
+
 PRODUCTS = [
     op("dot", torch.dot, V, V),
     op("vdot", torch.vdot, V, V),
@@ -64,12 +70,17 @@ SOLVERS = [
         triangular(3, 3),
         real(3, 2),
     ),
-    op("cholesky", torch.linalg.cholesky, SPD),
-    op("cholesky_solve", lambda b, l: torch.cholesky_solve(b, l), real(3, 2), triangular(3, 3)),
+    op("cholesky", lambda a: torch.linalg.cholesky(symmetric(a)), SPD),
+    op(
+        "cholesky_solve",
+        lambda b, c: torch.cholesky_solve(b, c.tril()),
+        real(3, 2),
+        triangular(3, 3),
+    ),
     op("qr_r", lambda a: torch.linalg.qr(a).R.abs(), SPD),
     op("svdvals", torch.linalg.svdvals, A),
-    op("eigvalsh", torch.linalg.eigvalsh, SPD),
-    op("eigh_projection", lambda a: torch.linalg.eigh(a).eigenvectors.square(), SPD),
+    op("eigvalsh", lambda a: torch.linalg.eigvalsh(symmetric(a)), SPD),
+    op("eigh_projection", lambda a: torch.linalg.eigh(symmetric(a)).eigenvectors.square(), SPD),
     op(
         "svd_product", lambda a: (lambda s: s.U @ s.Vh)(torch.linalg.svd(a, full_matrices=False)), A
     ),

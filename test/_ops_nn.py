@@ -1,7 +1,7 @@
 """Neural networks: convolutions, pools, normalisations, attention, resampling and losses."""
 
 import torch
-from _ops import boolean, index, op, positive, probability, real
+from _ops import boolean, constant, index, op, positive, probability, real
 from torch.nn import functional as F
 
 SIGNAL, IMAGE = real(2, 2, 7), real(1, 2, 5, 6)
@@ -117,7 +117,13 @@ LOSSES = [
     op("mse_loss_none", lambda x, y: F.mse_loss(x, y, reduction="none"), PREDICTION, TARGET),
     op("l1_loss", lambda x, y: F.l1_loss(x, y, reduction="sum"), PREDICTION, TARGET),
     op("smooth_l1_loss", F.smooth_l1_loss, PREDICTION, TARGET),
-    op("huber_loss", lambda x, y: F.huber_loss(x, y, delta=0.7), PREDICTION, TARGET),
+    op(
+        "huber_loss",
+        lambda x, y: F.huber_loss(x, y, delta=0.7),
+        PREDICTION,
+        TARGET,
+        forward_over_reverse=False,
+    ),
     op("binary_cross_entropy", F.binary_cross_entropy, probability(3, 4), probability(3, 4)),
     op("bce_with_logits", F.binary_cross_entropy_with_logits, PREDICTION, probability(3, 4)),
     op(
@@ -125,7 +131,7 @@ LOSSES = [
         lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, pos_weight=w),
         PREDICTION,
         probability(3, 4),
-        positive(4),
+        constant(4),
     ),
     op("kl_div", lambda x, p: F.kl_div(x, p, reduction="batchmean"), PREDICTION, probability(3, 4)),
     op("nll_loss", F.nll_loss, PREDICTION, index(4, 3)),
@@ -139,13 +145,25 @@ LOSSES = [
     op("cross_entropy_probabilities", F.cross_entropy, PREDICTION, probability(3, 4)),
     op(
         "cross_entropy_smooth",
-        lambda x, y: F.cross_entropy(x, y, label_smoothing=0.1),
+        # It writes a mask of the targets into what it makes of the logits: both have to be batched.
+        lambda x, y: F.cross_entropy(x + 0 * y[..., None], y, label_smoothing=0.1),
         PREDICTION,
         index(4, 3),
     ),
-    op("cross_entropy_ignore", lambda x, y: F.cross_entropy(x, y, ignore_index=2), real(5, 4), index(4, 5)),
+    op(
+        "cross_entropy_ignore",
+        lambda x, y: F.cross_entropy(x, y, ignore_index=2),
+        real(5, 4),
+        index(4, 5),
+    ),
     op("poisson_nll_loss", F.poisson_nll_loss, PREDICTION, probability(3, 4)),
-    op("soft_margin_loss", F.soft_margin_loss, PREDICTION, TARGET),
+    op(
+        "soft_margin_loss",
+        lambda x, m: F.soft_margin_loss(x, 2.0 * m - 1),
+        PREDICTION,
+        boolean(3, 4),
+        forward_over_reverse=False,
+    ),
     op(
         "hinge_embedding_loss",
         lambda x, m: F.hinge_embedding_loss(x, 2.0 * m - 1),

@@ -32,7 +32,10 @@ SUMS = [
     *_over_dims("sum_bool", torch.sum, BOOL, differentiable=False),
     *_over_dims("argmax", torch.argmax, differentiable=False),
     *_over_dims("argmin", torch.argmin, differentiable=False),
-    *[_several_dims(n, getattr(torch, n)) for n in ["sum", "mean", "amax", "amin", "logsumexp", "var"]],
+    *[
+        _several_dims(n, getattr(torch, n))
+        for n in ["sum", "mean", "amax", "amin", "logsumexp", "var"]
+    ],
     op("sum_dtype", lambda x: x.sum(0, dtype=torch.float64), integer(2, 3), differentiable=False),
     op("sum_of_scalar", torch.sum, SCALAR),
     op("mean_of_scalar", torch.mean, SCALAR),
@@ -94,7 +97,7 @@ NORMS = [
     op("normalize", lambda x: F.normalize(x, dim=-1), X),
     op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1), X, X),
     op("pairwise_distance", F.pairwise_distance, X, X),
-    op("cdist", torch.cdist, X, real(4, 3)),
+    op("cdist", torch.cdist, X, real(4, 3), forward=False, forward_over_reverse=False),
     op("renorm", lambda x: torch.renorm(x, 2, 0, 1.3), X),
 ]
 

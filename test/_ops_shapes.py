@@ -120,7 +120,12 @@ FACTORIES = [
     op("zeros_like", lambda x: torch.zeros_like(x) + x, X),
     op("ones_like", lambda x: torch.ones_like(x) * x, X),
     op("full_like", lambda x: torch.full_like(x, 2.5), X),
-    op("full_like_dtype", lambda x: torch.full_like(x, 2, dtype=torch.int64), X),
+    op(
+        "full_like_dtype",
+        lambda x: torch.full_like(x, 2, dtype=torch.int64),
+        X,
+        differentiable=False,
+    ),
     op("empty_like", lambda x: torch.empty_like(x).copy_(x), X),
     op("new_zeros", lambda x: x.new_zeros(3) + x, X),
     op("new_ones", lambda x: x.new_ones(2, 1) * x, X),
@@ -136,7 +141,7 @@ FACTORIES = [
     op("scalar_tensor", lambda x: torch.tensor(2.0, dtype=x.dtype) * x, X),
     op("one_hot", lambda i: F.one_hot(i, 4), integer(3, low=0, high=4), differentiable=False),
     op("triu_indices", lambda x: x[tuple(torch.triu_indices(3, 3))], SQUARE),
-    op("vander", lambda x: torch.vander(x, 3), real(3)),
+    op("vander", lambda x: torch.vander(x, 3), real(3), differentiable=False),
     op("bool_like", lambda m: torch.zeros_like(m) | m, boolean(3), differentiable=False),
 ]
 

@@ -26,13 +26,47 @@ def test_every_aten_operator_is_covered():
 
 @pytest.mark.parametrize(
     "name",
-    ["aten::sin", "aten::add.Tensor", "aten::mul.Tensor", "aten::mm", "aten::bmm", "aten::sum.dim_IntList", "aten::view", "aten::select.int", "aten::slice.Tensor", "aten::index.Tensor", "aten::index_put_", "aten::cat", "aten::stack", "aten::where.self", "aten::gather", "aten::scatter.src", "aten::_softmax", "aten::native_layer_norm", "aten::convolution", "aten::embedding", "aten::copy_", "aten::expand", "aten::as_strided", "aten::zeros_like", "aten::new_zeros", "aten::max_pool2d_with_indices", "aten::native_dropout", "aten::clone", "aten::tanh_", "aten::_to_copy", "aten::native_group_norm", "aten::nll_loss_forward", "aten::convolution_backward"],
+    [
+        "aten::sin",
+        "aten::add.Tensor",
+        "aten::mul.Tensor",
+        "aten::mm",
+        "aten::bmm",
+        "aten::sum.dim_IntList",
+        "aten::view",
+        "aten::select.int",
+        "aten::slice.Tensor",
+        "aten::index.Tensor",
+        "aten::index_put_",
+        "aten::cat",
+        "aten::stack",
+        "aten::where.self",
+        "aten::gather",
+        "aten::scatter.src",
+        "aten::_softmax",
+        "aten::native_layer_norm",
+        "aten::convolution",
+        "aten::embedding",
+        "aten::copy_",
+        "aten::expand",
+        "aten::as_strided",
+        "aten::zeros_like",
+        "aten::new_zeros",
+        "aten::max_pool2d_with_indices",
+        "aten::native_dropout",
+        "aten::clone",
+        "aten::tanh_",
+        "aten::_to_copy",
+        "aten::native_group_norm",
+        "aten::nll_loss_forward",
+        "aten::convolution_backward",
+    ],
 )
 def test_common_operators_do_not_fall_back_to_a_loop(name):
     assert functx._C.operator_coverage()[name] != "fallback"
 
 
-# ---- operators registered after the import --------------------------------------------------------
+# ---- operators registered after the import ----------------------------------------------------
 
 
 @pytest.fixture
@@ -122,7 +156,7 @@ def test_a_custom_op_with_a_backward_formula(library):
 
 @pytest.mark.filterwarnings("ignore:.*loop.*")
 def test_a_custom_op_without_a_forward_formula_under_jvp(library):
-    """There is a backward formula only: the right tangent, or an error that says what is missing."""
+    """There is a backward formula only: the right tangent, or an error that says so."""
     product = custom_product(library[2])
     x, y, t = randn(3), randn(3), randn(3)
     problem = None

@@ -1,4 +1,4 @@
-"""In-place operators and views under every transform: writes reach the base, gradients are right."""
+"""In-place operators and views under every transform: writes reach the base, with gradients."""
 
 import pytest
 import torch

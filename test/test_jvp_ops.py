@@ -2,8 +2,9 @@
 
 import itertools
 
+import pytest
 import torch
-from _op_table import every_differentiable_op
+from _op_table import every_forward_op, every_op_without_forward_formula
 from _ops import STEP
 from _reference import assert_equal_trees, directional_derivative, forward_ad_jvp
 from torch.testing import assert_close
@@ -34,7 +35,7 @@ def pytorch_jvp(f, primals, tangents):
         return None
 
 
-@every_differentiable_op
+@every_forward_op
 def test_jvp(op):
     samples = op.samples()
     for chosen in tangent_patterns(op):
@@ -49,7 +50,7 @@ def test_jvp(op):
             assert_equal_trees((outputs, derivatives), native)
 
 
-@every_differentiable_op
+@every_forward_op
 def test_jvp_of_zero_tangents(op):
     samples = op.samples()
     positions = op.real_positions
@@ -62,7 +63,7 @@ def test_jvp_of_zero_tangents(op):
         assert_close(derivative, torch.zeros_like(output), atol=1e-12, rtol=0)
 
 
-@every_differentiable_op
+@every_forward_op
 def test_jacfwd_of_the_first_real_argument(op):
     samples = op.samples()
     position = op.real_positions[0]
@@ -73,3 +74,14 @@ def test_jacfwd_of_the_first_real_argument(op):
     (tangent,) = tangents_for([x])
     actual = tuple(torch.tensordot(j, tangent, dims=x.dim()) for j in functx.jacfwd(f)(x))
     assert_equal_trees(actual, directional_derivative(f, [x], [tangent], STEP))
+
+
+@every_op_without_forward_formula
+def test_jvp_without_a_formula_says_so(op):
+    samples = op.samples()
+    position = op.real_positions[0]
+    x = samples[position]
+    f = op.restricted(samples, [position])
+    with pytest.raises(NotImplementedError, match="forward AD"):
+        functx.jvp(f, (x,), (x,))
+    assert functx._C.level_depth() == 0

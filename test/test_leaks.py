@@ -1,4 +1,4 @@
-"""Nothing is kept: a thousand calls of each transform leave memory and live tensors as they were."""
+"""Nothing is kept: a thousand calls of each transform leave memory and live tensors flat."""
 
 import gc
 import os

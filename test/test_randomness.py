@@ -1,4 +1,4 @@
-"""Random operators follow `randomness=`: "error" raises, "different" and "same" do what they say."""
+"""Random operators follow `randomness=`: "error" raises; "different" and "same" do as they say."""
 
 import pytest
 import torch

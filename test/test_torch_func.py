@@ -130,5 +130,16 @@ def test_importing_functx_changes_nothing_for_torch_func():
 
 
 def test_the_interface_of_torch_func_is_there():
-    for name in ["vmap", "grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "functional_call", "stack_module_state"]:
+    for name in [
+        "vmap",
+        "grad",
+        "grad_and_value",
+        "vjp",
+        "jvp",
+        "jacrev",
+        "jacfwd",
+        "hessian",
+        "functional_call",
+        "stack_module_state",
+    ]:
         assert callable(getattr(functx, name)), name

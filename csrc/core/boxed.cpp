@@ -5,6 +5,7 @@
 #include "core/coverage.h"
 #include "core/operands.h"
 #include "core/rule_scope.h"
+#include "core/torch_func.h"
 #include "core/traits.h"
 
 namespace functx {
@@ -40,6 +41,10 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
   }
   const LevelPtr level = operands.top()->level();
   if (keys.has(kFrontKey)) {
+    if (yields_to_torch_func(*level, keys)) {
+      op.redispatchBoxed(keys.remove(kFrontKey), stack);
+      return;
+    }
     check_alive(*operands.top());
     // An operator that came after us: from now on it takes the way of all others.
     cover(op);

@@ -4,6 +4,8 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
+#include <mutex>
+
 #include "core/boxed.h"
 #include "core/keys.h"
 #include "core/registry.h"
@@ -55,6 +57,17 @@ void cover(const c10::OperatorHandle& op) {
   if (has_generic_backend_kernel(op)) {
     register_kernel(name, kBackKey, boxed());
   }
+}
+
+void decompose_before_torch_func() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {
+      if (coverage_of(name) == Coverage::Decomposition) {
+        register_kernel(name, kFrontKey, boxed());
+      }
+    }
+  });
 }
 
 void cover_all_operators() {

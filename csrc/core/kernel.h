@@ -14,6 +14,7 @@
 #include "core/operands.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
+#include "core/torch_func.h"
 #include "core/traits.h"
 
 namespace functx {
@@ -49,6 +50,9 @@ struct Kernel<Op, Result(Args...)> {
     const LevelPtr& level = top->level();
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
     if (keys.has(kFrontKey)) {
+      if (yields_to_torch_func(*level, keys)) [[unlikely]] {
+        return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
+      }
       check_alive(*top);
       const bool records = !autograd_is_excluded() &&
                            (operands.taped() || (traits.is_view && level->may_record));

@@ -8,7 +8,9 @@
 #include <atomic>
 #include <limits>
 
+#include "core/coverage.h"
 #include "core/keys.h"
+#include "core/torch_func.h"
 
 namespace functx {
 namespace {
@@ -29,6 +31,9 @@ void update_mode_key() {
 
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
+  if (level->torch_func_depth > 0) {
+    decompose_before_torch_func();
+  }
   if (limit != no_limit) [[unlikely]] {
     // A rule runs code that enters a transform of its own, which must not hide the new level.
     level->limit_outside = limit;
@@ -61,14 +66,14 @@ void pop_innermost() {
   }
 }
 
-bool inside_torch_func() {
-  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
-}
-
 }  // namespace
 
 Level::Level(Transform transform, int64_t batch_size, Randomness randomness)
-    : id(next_id++), transform(transform), randomness(randomness), batch_size(batch_size) {}
+    : id(next_id++),
+      transform(transform),
+      randomness(randomness),
+      batch_size(batch_size),
+      torch_func_depth(functx::torch_func_depth()) {}
 
 const char* name_of(Transform transform) {
   switch (transform) {
@@ -102,7 +107,7 @@ LevelPtr push_jvp() { return push(Transform::Jvp, 0, Randomness::Error); }
 
 LevelPtr push_grad() {
   LevelPtr stratum;
-  if (inside_torch_func()) {
+  if (torch_func_depth() > 0) {
     // Autograd sees nothing of what torch.func's interpreters do with its wrappers: the tape gets
     // wrappers of ours to sit on, duals that never have a tangent.
     stratum = push(Transform::Jvp, 0, Randomness::Error);

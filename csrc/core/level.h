@@ -23,6 +23,8 @@ struct Level final : c10::intrusive_ptr_target {
   const Transform transform;
   const Randomness randomness;
   const int64_t batch_size;
+  // torch_func_depth() when this transform was entered.
+  const int64_t torch_func_depth;
   // False once the transform has returned: a wrapper of a dead level has escaped.
   bool alive = true;
   // True once autograd may record on wrappers of this level; from then on views are recorded even

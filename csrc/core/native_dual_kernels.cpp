@@ -23,10 +23,14 @@ struct TapeKernel;
 template <class Op, class... Args>
 struct TapeKernel<Op, Tensor(const Tensor&, Args...)> {
   static Tensor run(c10::DispatchKeySet keys, const Tensor& primal, Args... args) {
-    if (as_wrapper(primal) == nullptr) {
+    const Wrapper* wrapper = as_wrapper(primal);
+    if (wrapper == nullptr) {
       return Op::redispatch(keys - kWrapperKeys, primal, std::forward<Args>(args)...);
     }
     if (keys.has(kFrontKey)) {
+      if (yields_to_torch_func(*wrapper->level(), keys)) {
+        return Op::redispatch(keys.remove(kFrontKey), primal, std::forward<Args>(args)...);
+      }
       return Op::redispatch(traits_of<Op>().tape_keys, primal, std::forward<Args>(args)...);
     }
     return alias_wrapper(primal);

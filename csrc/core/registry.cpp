@@ -2,7 +2,7 @@
 
 #include <mutex>
 #include <unordered_map>
-#include <vector>
+#include <utility>
 
 namespace functx {
 namespace {
@@ -21,10 +21,19 @@ std::unordered_map<c10::OperatorName, Coverage>& claims() {
 
 void register_kernel(const c10::OperatorName& op, c10::DispatchKey key,
                      c10::KernelFunction kernel) {
+  using Place = std::pair<c10::OperatorName, c10::DispatchKey>;
+  struct Hash {
+    size_t operator()(const Place& place) const {
+      return std::hash<c10::OperatorName>()(place.first) ^ static_cast<size_t>(place.second);
+    }
+  };
   // Deregistering on exit would race with the dispatcher's own destruction: the handles are leaked.
-  static auto& handles = *new std::vector<c10::RegistrationHandleRAII>();
-  handles.push_back(c10::Dispatcher::singleton().registerImpl(op, key, std::move(kernel),
-                                                              std::nullopt, nullptr, "functx"));
+  static auto& handles = *new std::unordered_map<Place, c10::RegistrationHandleRAII, Hash>();
+  const std::lock_guard<std::mutex> lock(guarding());
+  handles.erase({op, key});
+  handles.emplace(Place{op, key},
+                  c10::Dispatcher::singleton().registerImpl(op, key, std::move(kernel),
+                                                            std::nullopt, nullptr, "functx"));
 }
 
 bool claim(const c10::OperatorName& op, Coverage coverage) {

@@ -6,7 +6,7 @@
 
 namespace functx {
 
-// Registers `kernel` for the rest of the process.
+// Registers `kernel` in the place of the one of ours that is there, if any.
 void register_kernel(const c10::OperatorName& op, c10::DispatchKey key, c10::KernelFunction kernel);
 
 // How an operator is dealt with when a wrapper is among its arguments.

@@ -10,6 +10,7 @@
 
 #include "core/boxed.h"
 #include "core/registry.h"
+#include "core/torch_func.h"
 #include "forward_ad/inplace.h"
 #include "reverse_ad/lift.h"
 
@@ -98,22 +99,41 @@ c10::IValue to_native(const LevelPtr& level, const c10::IValue& value, const Lev
   return value;
 }
 
+// The values of torch.func's wrappers have no tape of their own that we could use: a level of duals
+// without tangent gives them one.
+LevelPtr identity_stratum() {
+  auto level = c10::make_intrusive<Level>(Transform::Jvp, 0, Randomness::Error);
+  level->is_identity = true;
+  return level;
+}
+
+Tensor outside_identity(const Tensor& result) {
+  const LevelPtr level = level_of(result);
+  return level != nullptr && level->is_identity ? unwrap_dual(level, result).primal : result;
+}
+
 Dual from_native(const Tensor& result) {
   if (!result.defined()) {
     return {};
   }
   const Tensor tangent = result._fw_grad(0);
-  return tangent.defined() ? Dual{result._fw_primal(0), tangent, false} : Dual{result, {}};
+  return tangent.defined()
+             ? Dual{outside_identity(result._fw_primal(0)), outside_identity(tangent), false}
+             : Dual{outside_identity(result), {}};
 }
 
-c10::IValue from_native(const LevelPtr& level, const c10::IValue& value) {
+// Without `any_tangent` a native tangent is not ours: torch.func.jvp outside of us uses them too.
+c10::IValue from_native(const LevelPtr& level, const c10::IValue& value, bool any_tangent) {
+  const auto to_dual = [&](const Tensor& result) {
+    return make_dual(level, any_tangent ? from_native(result) : Dual{result, {}});
+  };
   if (value.isTensor()) {
-    return make_dual(level, from_native(value.toTensor()));
+    return to_dual(value.toTensor());
   }
   if (value.isTensorList()) {
     c10::List<Tensor> duals;
     for (const Tensor& element : value.toTensorVector()) {
-      duals.push_back(make_dual(level, from_native(element)));
+      duals.push_back(to_dual(element));
     }
     return duals;
   }
@@ -132,6 +152,9 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
   bool any_tangent = false;
   for (const auto& argument : arguments) {
     find_stratum(level, argument, stratum, any_tangent);
+  }
+  if (any_tangent && stratum == nullptr && torch_func_depth() > 0) {
+    stratum = identity_stratum();
   }
   const NativeLevel native;
   const c10::AutoFwGradMode forward_grad(true);
@@ -154,7 +177,7 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
   for (size_t position = 0; position < schema.returns().size(); ++position) {
     const auto* alias = schema.returns()[position].alias_info();
     if (alias == nullptr || !alias->isWrite()) {
-      stack->push_back(from_native(level, values[position]));
+      stack->push_back(from_native(level, values[position], any_tangent));
       continue;
     }
     for (size_t i = 0; i < arguments.size(); ++i) {

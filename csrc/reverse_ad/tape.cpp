@@ -128,8 +128,25 @@ LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost) {
   return innermost;
 }
 
+// `tensor` without the wrapper level that `level` brought for its tape, which may by now be below one
+// of an inner vmap over the pullback.
 Tensor outside_stratum(const Level& level, const Tensor& tensor) {
-  return level.stratum != nullptr ? unwrap_dual(level.stratum, tensor).primal : tensor;
+  const Wrapper* wrapper = as_wrapper(tensor);
+  if (level.stratum == nullptr || wrapper == nullptr) {
+    return tensor;
+  }
+  if (wrapper->level() == level.stratum) {
+    return static_cast<const DualTensor*>(wrapper)->primal();
+  }
+  if (wrapper->level()->transform == Transform::Vmap) {
+    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
+    return make_batched(wrapper->level(),
+                        {outside_stratum(level, batched.value), batched.is_batched});
+  }
+  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  dual.primal = outside_stratum(level, dual.primal);
+  dual.tangent = dual.has_tangent() ? outside_stratum(level, dual.tangent) : dual.tangent;
+  return make_dual(wrapper->level(), std::move(dual));
 }
 
 }  // namespace
