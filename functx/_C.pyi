@@ -30,7 +30,7 @@ def push_grad() -> Level:
     """Enters a reverse-mode level: remembers the grad mode outside, then turns it on."""
 
 def pop(level: Level) -> None:
-    """Leaves `level` and every level above it (an exception may have left some); restores the grad mode."""
+    """Leaves `level` and all above it (an exception may have left some); restores the grad mode."""
 
 def level_depth() -> int:
     """Number of levels active on this thread."""
@@ -39,10 +39,10 @@ def innermost_level() -> Level | None:
     """The innermost active level of this thread."""
 
 def batch(level: Level, leaves: Sequence[Any], dims: Sequence[int | None]) -> list[Any]:
-    """Wraps every leaf whose dim is an int as a tensor of `level`, batched along that (already checked) dim."""
+    """Wraps every leaf whose dim is an int: a tensor of `level`, batched along that dim."""
 
 def unbatch(level: Level, leaves: Sequence[Any], out_dims: Sequence[int | None]) -> list[Tensor]:
-    """Values of tensors at `level` with the batch dimension moved to `out_dims` (negative allowed).
+    """Values of tensors at `level` with the batch dimension moved to `out_dims` (may be negative).
 
     A leaf that does not depend on `level` is expanded along a new dimension; with out_dim None
     it is returned as it is, and a batched leaf raises ValueError."""
@@ -50,18 +50,24 @@ def unbatch(level: Level, leaves: Sequence[Any], out_dims: Sequence[int | None])
 def is_batched_at(level: Level, x: Tensor) -> bool:
     """Whether `x` is a batched tensor of `level`."""
 
-def make_duals(level: Level, primals: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> list[Tensor]:
+def make_duals(
+    level: Level, primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
+) -> list[Tensor]:
     """Dual tensors of `level`; a None tangent is a symbolic zero."""
 
-def unpack_duals(level: Level, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+def unpack_duals(
+    level: Level, leaves: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None]]:
     """Primals and tangents at `level`; None where the tangent is zero."""
 
 def track(level: Level, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Aliases of `inputs`, lifted to the innermost wrapper level and recorded by a tape of their own."""
+    """Aliases of `inputs`, lifted to the innermost wrapper level, with a tape of their own."""
 
 def release(level: Level, outputs: Sequence[Any], inputs: Sequence[Tensor]) -> list[Any]:
-    """What a reverse-mode level that tracks `inputs` hands out: tensors detached from its tape unless
-    something tracked outside the level can see them. Leaves that are not tensors pass through."""
+    """What a reverse-mode level that tracks `inputs` hands out.
+
+    Tensors are detached from its tape unless something tracked outside the level can see them.
+    Leaves that are not tensors pass through."""
 
 def pullback(
     level: Level,
@@ -72,9 +78,9 @@ def pullback(
 ) -> list[Tensor]:
     """Vector-Jacobian product by one engine call, zeros where an input is not reached.
 
-    `outputs` are the raw outputs of the traced function, not the released ones. A None cotangent is
-    ones (of a scalar output). May be called after `pop(level)`; it decides then whether the backward
-    pass itself has to be recorded."""
+    `outputs` are the raw outputs of the traced function, not the released ones. A None cotangent
+    is ones (of a scalar output). May be called after `pop(level)`; it decides then whether the
+    backward pass itself has to be recorded."""
 
 def is_wrapper(x: Tensor) -> bool:
     """Whether `x` is a batched or dual tensor of any level."""

@@ -1,8 +1,8 @@
 // From logical to physical dimensions, and lining up values of different rank.
 #pragma once
 
-#include <ATen/core/DimVector.h>
 #include <ATen/WrapDimUtils.h>
+#include <ATen/core/DimVector.h>
 
 #include "batching/batched_tensor.h"
 

@@ -10,8 +10,8 @@ namespace {
 // would mean others, so only the two formats that hold for any rank are passed on.
 std::optional<at::MemoryFormat> any_rank(const Batched& self,
                                          std::optional<at::MemoryFormat> format) {
-  const bool is_ranked = format == at::MemoryFormat::ChannelsLast ||
-                         format == at::MemoryFormat::ChannelsLast3d;
+  const bool is_ranked =
+      format == at::MemoryFormat::ChannelsLast || format == at::MemoryFormat::ChannelsLast3d;
   return self.is_batched && is_ranked ? std::nullopt : format;
 }
 
@@ -40,9 +40,9 @@ Batched like(const Batched& self, std::optional<at::ScalarType> dtype,
 Batched full_like(const Batched& self, const at::Scalar& fill, std::optional<at::ScalarType> dtype,
                   std::optional<at::Layout> layout, std::optional<at::Device> device,
                   std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
-  return {ops::full_like::call(self.value, fill, dtype, layout, device, pinned,
-                               any_rank(self, format)),
-          self.is_batched};
+  return {
+      ops::full_like::call(self.value, fill, dtype, layout, device, pinned, any_rank(self, format)),
+      self.is_batched};
 }
 
 // What is made from a batched tensor is batched, since somebody may write batched values into it.
@@ -72,9 +72,9 @@ Batched new_empty_strided(const Batched& self, c10::SymIntArrayRef size, c10::Sy
 Batched new_zeros_with_same_feature_meta(const Batched& self, const Batched& other,
                                          int64_t self_num_batch_dims) {
   if (!self.is_batched && !other.is_batched) {
-    return {ops::_new_zeros_with_same_feature_meta::call(self.value, other.value,
-                                                         self_num_batch_dims),
-            false};
+    return {
+        ops::_new_zeros_with_same_feature_meta::call(self.value, other.value, self_num_batch_dims),
+        false};
   }
   const int64_t size = self.is_batched ? batch_size(self) : batch_size(other);
   const Tensor one = other.is_batched ? other.value.select(0, 0) : other.value;

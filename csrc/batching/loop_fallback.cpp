@@ -6,8 +6,8 @@
 #include <mutex>
 #include <unordered_set>
 
-#include "batching/boxed_rules.h"
 #include "batching/batched_tensor.h"
+#include "batching/boxed_rules.h"
 
 namespace functx {
 namespace {
@@ -80,8 +80,8 @@ void check_loopable(const c10::OperatorHandle& op, const LevelPtr& level,
                 "Use the out-of-place operator instead, or clone ",
                 schema.arguments()[i].name(), " from a batched tensor under vmap.");
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(!any_batched || level->batch_size > 0, "functx.vmap: ",
-                              op.operator_name(),
+  TORCH_CHECK_NOT_IMPLEMENTED(!any_batched || level->batch_size > 0,
+                              "functx.vmap: ", op.operator_name(),
                               " has no batching rule, and a loop over no examples has no result. "
                               "Use a batch of at least one example.");
 }
@@ -97,8 +97,9 @@ c10::IValue stack_results(const c10::OperatorHandle& op, const LevelPtr& level,
     std::vector<Tensor> tensors;
     for (const auto& result : results) {
       tensors.push_back(result[position].toTensor());
-      TORCH_CHECK(tensors.back().sym_sizes() == tensors.front().sym_sizes(), "functx.vmap: ",
-                  op.operator_name(), " gives results of different shapes for different examples (",
+      TORCH_CHECK(tensors.back().sym_sizes() == tensors.front().sym_sizes(),
+                  "functx.vmap: ", op.operator_name(),
+                  " gives results of different shapes for different examples (",
                   tensors.front().sizes(), " and ", tensors.back().sizes(),
                   "), which cannot be one batch. Run it outside vmap, or use an operator whose "
                   "result has a fixed shape.");
@@ -148,8 +149,7 @@ void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
   loop_silently(op, level, stack);
 }
 
-void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level,
-                   torch::jit::Stack* stack) {
+void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const torch::jit::Stack arguments = torch::jit::pop(*stack, schema.arguments().size());
   check_loopable(op, level, arguments);

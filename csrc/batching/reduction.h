@@ -22,7 +22,8 @@ inline at::DimVector physical_dims_of(const Batched& self, at::IntArrayRef dims)
   return physical_dims_of(self, at::OptionalIntArrayRef(dims));
 }
 
-// A scalar example has dims 0 and -1, as in PyTorch: it borrows a dimension while the operator runs.
+// A scalar example has dims 0 and -1, as in PyTorch: it borrows a dimension while the operator
+// runs.
 inline Tensor return_borrowed(Tensor result) {
   return result.dim() == 2 ? result.squeeze(1) : result;
 }

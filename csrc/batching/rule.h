@@ -104,8 +104,8 @@ T pack(const LevelPtr&, T result) {
 
 template <class... Results>
 auto pack(const LevelPtr& level, std::tuple<Results...> results) {
-  return std::apply(
-      [&](auto&... each) { return std::make_tuple(pack(level, std::move(each))...); }, results);
+  return std::apply([&](auto&... each) { return std::make_tuple(pack(level, std::move(each))...); },
+                    results);
 }
 
 template <class Op, auto rule, class Signature = typename Op::schema>

@@ -46,8 +46,9 @@ Batched unsqueeze(const Batched& self, int64_t dim) {
 }
 
 Batched t(const Batched& self) {
-  TORCH_CHECK(self.logical_dim() <= 2, "t() expects a tensor with at most 2 dimensions, but self is ",
-              self.logical_dim(), "D");
+  TORCH_CHECK(self.logical_dim() <= 2,
+              "t() expects a tensor with at most 2 dimensions, but self is ", self.logical_dim(),
+              "D");
   return {self.logical_dim() < 2 ? self.value.alias() : self.value.transpose(-2, -1),
           self.is_batched};
 }
@@ -176,9 +177,8 @@ FUNCTX_RULES(views) {
   batching_rule<ops::unbind_int, unbind>();
   batching_rule<ops::unfold, unfold>();
   batching_rule<ops::select_int, view_at_dim<ops::select_int, c10::SymInt>>();
-  batching_rule<ops::slice_Tensor,
-                view_at_dim<ops::slice_Tensor, std::optional<c10::SymInt>,
-                            std::optional<c10::SymInt>, c10::SymInt>>();
+  batching_rule<ops::slice_Tensor, view_at_dim<ops::slice_Tensor, std::optional<c10::SymInt>,
+                                               std::optional<c10::SymInt>, c10::SymInt>>();
 }
 
 }  // namespace functx

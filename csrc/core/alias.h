@@ -5,8 +5,8 @@
 
 namespace functx {
 
-// Shares value, level and version counter with `wrapper` and has autograd metadata of its own. Unlike
-// the operator detach, it keeps tangents.
+// Shares value, level and version counter with `wrapper` and has autograd metadata of its own.
+// Unlike the operator detach, it keeps tangents.
 Tensor alias_wrapper(const Tensor& wrapper);
 
 }  // namespace functx

@@ -49,8 +49,7 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
     // An operator that came after us: from now on it takes the way of all others.
     cover(op);
     const bool records =
-        !autograd_is_excluded() &&
-        (operands.taped() || (traits.is_view && level->may_record));
+        !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
     if (records || traits.is_composite) {
       op.redispatchBoxed(traits.tape_keys, stack);
       return;

@@ -16,9 +16,9 @@ void cover(const c10::OperatorHandle& op);
 // fallback of the front key and are covered there.
 void cover_all_operators();
 
-// A fallthrough leads to torch.func's transforms, if any are active, before the operator decomposes.
-// That is wrong for wrappers of a level inside of theirs: when the first such level is entered, all
-// operators that decompose get a kernel that decides.
+// A fallthrough leads to torch.func's transforms, if any are active, before the operator
+// decomposes. That is wrong for wrappers of a level inside of theirs: when the first such level is
+// entered, all operators that decompose get a kernel that decides.
 void decompose_before_torch_func();
 
 // For every operator: "rule", "decomposition" or "fallback".

@@ -54,8 +54,8 @@ struct Kernel<Op, Result(Args...)> {
         return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
       }
       check_alive(*top);
-      const bool records = !autograd_is_excluded() &&
-                           (operands.taped() || (traits.is_view && level->may_record));
+      const bool records =
+          !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
       if (records || (rule == nullptr && traits.is_composite)) {
         return Op::redispatch(traits.tape_keys, std::forward<Args>(args)...);
       }

@@ -144,9 +144,7 @@ LevelPtr innermost_wrapper_level() {
   return found == visible.rend() ? LevelPtr() : *found;
 }
 
-HideFrom::HideFrom(const Level& level) : outer_limit_(limit) {
-  limit = std::min(limit, level.id);
-}
+HideFrom::HideFrom(const Level& level) : outer_limit_(limit) { limit = std::min(limit, level.id); }
 
 HideFrom::~HideFrom() { limit = outer_limit_; }
 

@@ -31,9 +31,8 @@ void register_kernel(const c10::OperatorName& op, c10::DispatchKey key,
   static auto& handles = *new std::unordered_map<Place, c10::RegistrationHandleRAII, Hash>();
   const std::lock_guard<std::mutex> lock(guarding());
   handles.erase({op, key});
-  handles.emplace(Place{op, key},
-                  c10::Dispatcher::singleton().registerImpl(op, key, std::move(kernel),
-                                                            std::nullopt, nullptr, "functx"));
+  handles.emplace(Place{op, key}, c10::Dispatcher::singleton().registerImpl(
+                                      op, key, std::move(kernel), std::nullopt, nullptr, "functx"));
 }
 
 bool claim(const c10::OperatorName& op, Coverage coverage) {

@@ -27,7 +27,7 @@ struct AtLoad {
 }  // namespace functx
 
 // A table of rules: FUNCTX_RULES(pointwise) { ... registrations ... }
-#define FUNCTX_RULES(family)                                                      \
-  static void functx_register_##family();                                         \
-  static const ::functx::AtLoad functx_rules_##family(functx_register_##family);  \
+#define FUNCTX_RULES(family)                                                     \
+  static void functx_register_##family();                                        \
+  static const ::functx::AtLoad functx_rules_##family(functx_register_##family); \
   static void functx_register_##family()

@@ -10,10 +10,11 @@ namespace functx {
 // Grows with every transform of torch.func that is entered on this thread; 0 outside of all.
 int64_t torch_func_depth();
 
-// Whether torch.func has to see an operator before `level` does: a transform of torch.func was entered
-// inside `level` and has not dealt with the operator yet, or an argument is a wrapper that one has
-// left behind, which torch.func unwraps. Our front key comes first all the same, so the kernel there
-// has to pass the operator on; torch.func brings it back when it gets to its own values.
+// Whether torch.func has to see an operator before `level` does: a transform of torch.func was
+// entered inside `level` and has not dealt with the operator yet, or an argument is a wrapper that
+// one has left behind, which torch.func unwraps. Our front key comes first all the same, so the
+// kernel there has to pass the operator on; torch.func brings it back when it gets to its own
+// values.
 inline bool yields_to_torch_func(const Level& level, c10::DispatchKeySet keys) {
   using c10::DispatchKey;
   // A key that is included while any transform of torch.func is active.

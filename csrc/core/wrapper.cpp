@@ -27,7 +27,8 @@ void Wrapper::mirror(const Tensor& value, int64_t skipped) {
 const char* Wrapper::tensorimpl_type_name() const {
   // The message it completes begins with "Cannot access storage of".
   return level_->transform == Transform::Vmap
-             ? "a tensor inside functx.vmap: it stands for one example of a batch and has no memory "
+             ? "a tensor inside functx.vmap: it stands for one example of a batch and has no "
+               "memory "
                "of its own. Return it from the function, or look at it with functx.debug_unwrap"
              : "a tensor inside functx.jvp: it stands for a primal and a tangent and has no memory "
                "of its own. Return it from the function, or look at it with functx.debug_unwrap";
@@ -43,11 +44,13 @@ void check_alive(const Wrapper& wrapper) {
   const Level& level = *wrapper.level();
   // A checkpoint inside the transform is recomputed when the backward pass needs it, which may be
   // after the transform has returned. Rules need nothing but the data.
-  TORCH_CHECK(level.alive || torch::autograd::get_current_graph_task_id() != -1, "functx.", name_of(level.transform),
-              ": a tensor of this transform has escaped it: it was used after the transform (level ",
-              level.id,
-              ") had returned, probably kept in a global, an attribute or a list. Return it from "
-              "the transformed function instead.");
+  TORCH_CHECK(
+      level.alive || torch::autograd::get_current_graph_task_id() != -1, "functx.",
+      name_of(level.transform),
+      ": a tensor of this transform has escaped it: it was used after the transform (level ",
+      level.id,
+      ") had returned, probably kept in a global, an attribute or a list. Return it from "
+      "the transformed function instead.");
 }
 
 }  // namespace functx

@@ -7,13 +7,13 @@
 namespace functx {
 namespace {
 
-// An operator of the form (grad, saved, ...) that multiplies by a real derivative in one pass, which
-// serves forward mode as well.
+// An operator of the form (grad, saved, ...) that multiplies by a real derivative in one pass,
+// which serves forward mode as well.
 template <class Backward>
-constexpr auto by_backward_of_input = [](const Tensor& t, const Tensor& x, const Tensor&,
-                                         const auto&... rest) {
-  return Backward::call(t, x, rest...);
-};
+constexpr auto by_backward_of_input =
+    [](const Tensor& t, const Tensor& x, const Tensor&, const auto&... rest) {
+      return Backward::call(t, x, rest...);
+    };
 
 Tensor one_minus(const Tensor& x) { return ops::rsub_Scalar::call(x, 1, 1); }
 
@@ -35,31 +35,35 @@ FUNCTX_RULES(jvp_elementwise) {
   elementwise<ops::sigmoid, [](auto& t, auto&, auto& y) {
     return y.is_complex() ? t.mul(y.mul(one_minus(y))) : ops::sigmoid_backward::call(t, y);
   }>();
-  elementwise<ops::asin, [](auto& t, auto& x, auto&) { return t.mul(one_minus(x.square()).rsqrt()); }>();
+  elementwise<ops::asin,
+              [](auto& t, auto& x, auto&) { return t.mul(one_minus(x.square()).rsqrt()); }>();
   elementwise<ops::acos,
               [](auto& t, auto& x, auto&) { return t.mul(one_minus(x.square()).rsqrt()).neg(); }>();
   elementwise<ops::atan, [](auto& t, auto& x, auto&) { return t.div(x.square().add(1)); }>();
   elementwise<ops::exp, [](auto& t, auto&, auto& y) { return t.mul(y); }>();
-  elementwise<ops::exp2, [](auto& t, auto&, auto& y) { return t.mul(y).mul(0.6931471805599453); }>();
+  elementwise<ops::exp2,
+              [](auto& t, auto&, auto& y) { return t.mul(y).mul(0.6931471805599453); }>();
   elementwise<ops::expm1, [](auto& t, auto&, auto& y) { return t.mul(y.add(1)); }>();
   elementwise<ops::log, [](auto& t, auto& x, auto&) { return t.div(x); }>();
-  elementwise<ops::log2, [](auto& t, auto& x, auto&) { return t.div(x.mul(0.6931471805599453)); }>();
-  elementwise<ops::log10, [](auto& t, auto& x, auto&) { return t.div(x.mul(2.302585092994046)); }>();
+  elementwise<ops::log2,
+              [](auto& t, auto& x, auto&) { return t.div(x.mul(0.6931471805599453)); }>();
+  elementwise<ops::log10,
+              [](auto& t, auto& x, auto&) { return t.div(x.mul(2.302585092994046)); }>();
   elementwise<ops::log1p, [](auto& t, auto& x, auto&) { return t.div(x.add(1)); }>();
   elementwise<ops::sqrt, [](auto& t, auto&, auto& y) { return t.div(y.mul(2)); }>();
   elementwise<ops::rsqrt, [](auto& t, auto&, auto& y) { return t.mul(y.pow(3)).mul(-0.5); }>();
   elementwise<ops::reciprocal, [](auto& t, auto&, auto& y) { return t.mul(y.square()).neg(); }>();
   elementwise<ops::erf, [](auto& t, auto& x, auto&) { return two_over_sqrt_pi_exp(t, x); }>();
-  elementwise<ops::erfc, [](auto& t, auto& x, auto&) { return two_over_sqrt_pi_exp(t, x).neg(); }>();
+  elementwise<ops::erfc,
+              [](auto& t, auto& x, auto&) { return two_over_sqrt_pi_exp(t, x).neg(); }>();
   elementwise<ops::abs, [](auto& t, auto& x, auto&) {
     return x.is_complex() ? at::real(t.mul(x.sgn().conj())) : t.mul(x.sgn());
   }>();
 }
 
 FUNCTX_RULES(jvp_activation) {
-  elementwise<ops::relu, [](auto& t, auto&, auto& y) {
-    return ops::threshold_backward::call(t, y, 0);
-  }>();
+  elementwise<ops::relu,
+              [](auto& t, auto&, auto& y) { return ops::threshold_backward::call(t, y, 0); }>();
   elementwise<ops::threshold, [](auto& t, auto& x, auto&, auto& threshold, auto&) {
     return ops::threshold_backward::call(t, x, threshold);
   }>();
@@ -88,9 +92,8 @@ FUNCTX_RULES(jvp_scalar_arithmetic) {
   elementwise<ops::mul_Scalar, [](auto& t, auto&, auto&, auto& factor) { return t.mul(factor); }>();
   elementwise<ops::div_Scalar,
               [](auto& t, auto&, auto&, auto& divisor) { return t.div(divisor); }>();
-  elementwise<ops::rsub_Scalar, [](auto& t, auto&, auto&, auto&, auto& alpha) {
-    return t.mul(alpha).neg();
-  }>();
+  elementwise<ops::rsub_Scalar,
+              [](auto& t, auto&, auto&, auto&, auto& alpha) { return t.mul(alpha).neg(); }>();
 }
 
 FUNCTX_RULES(jvp_piecewise_constant) {

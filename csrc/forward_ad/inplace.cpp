@@ -4,13 +4,14 @@ namespace functx {
 
 void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tensor& self,
                             bool has_tangent) {
-  TORCH_CHECK(!has_tangent || at_level<DualTensor>(self, *level) != nullptr, "functx.jvp: ", name,
-              " writes a value that depends on the input into a tensor that does not belong to this "
-              "transform (level ",
-              level->id,
-              "), so its tangent would be lost. Use the out-of-place operator, or create the tensor "
-              "inside the function with a factory (torch.zeros, torch.empty...), or clone it from a "
-              "tensor that depends on the input.");
+  TORCH_CHECK(
+      !has_tangent || at_level<DualTensor>(self, *level) != nullptr, "functx.jvp: ", name,
+      " writes a value that depends on the input into a tensor that does not belong to this "
+      "transform (level ",
+      level->id,
+      "), so its tangent would be lost. Use the out-of-place operator, or create the tensor "
+      "inside the function with a factory (torch.zeros, torch.empty...), or clone it from a "
+      "tensor that depends on the input.");
 }
 
 void write_back(const char* name, const LevelPtr& level, const Tensor& self,

@@ -23,8 +23,8 @@ Randomness parse_randomness(const std::string& name) {
       return each;
     }
   }
-  throw py::value_error("functx.vmap: randomness must be \"error\", \"different\" or \"same\", not \"" +
-                        name + "\"");
+  throw py::value_error(
+      "functx.vmap: randomness must be \"error\", \"different\" or \"same\", not \"" + name + "\"");
 }
 
 bool is_tensor(const py::handle& object) { return THPVariable_Check(object.ptr()); }
@@ -48,10 +48,10 @@ py::list batch(const LevelPtr& level, const py::sequence& leaves, const py::sequ
   for (size_t i = 0; i < leaves.size(); ++i) {
     const py::object leaf = leaves[i];
     const py::object dim = dims[i];
-    batched[i] = dim.is_none()
-                     ? leaf
-                     : wrap(make_batched(
-                           level, {tensor_of(leaf).movedim(dim.cast<int64_t>(), 0), true}));
+    batched[i] =
+        dim.is_none()
+            ? leaf
+            : wrap(make_batched(level, {tensor_of(leaf).movedim(dim.cast<int64_t>(), 0), true}));
   }
   return batched;
 }
@@ -91,9 +91,9 @@ py::list make_duals(const LevelPtr& level, const py::sequence& primals,
     const py::object primal = primals[i];
     const py::object tangent = tangents[i];
     // The tangent is the caller's: in-place operators must not write to it.
-    duals[i] = wrap(make_dual(level, {tensor_of(primal),
-                                      tangent.is_none() ? Tensor() : tensor_of(tangent),
-                                      /*owns_tangent=*/false}));
+    duals[i] =
+        wrap(make_dual(level, {tensor_of(primal), tangent.is_none() ? Tensor() : tensor_of(tangent),
+                               /*owns_tangent=*/false}));
   }
   return duals;
 }

@@ -41,13 +41,14 @@ bool is_tracked(const Tensor& tensor) {
   return std::any_of(values.begin(), values.end(), is_tracked);
 }
 
-// Fresh autograd metadata on the same value. Not by detach on a wrapper, which would drop a tangent.
+// Fresh autograd metadata on the same value. Not by detach on a wrapper, which would drop a
+// tangent.
 Tensor alias_untracked(const Tensor& tensor) {
   if (as_wrapper(tensor) != nullptr) {
     return alias_wrapper(tensor);
   }
-  const bool has_native_tangent = torch::autograd::impl::get_autograd_meta(tensor) != nullptr &&
-                                  tensor._fw_grad(0).defined();
+  const bool has_native_tangent =
+      torch::autograd::impl::get_autograd_meta(tensor) != nullptr && tensor._fw_grad(0).defined();
   if (tensor.is_inference()) {
     // Autograd does not take it as a leaf.
     return tensor.clone();
@@ -128,8 +129,8 @@ LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost) {
   return innermost;
 }
 
-// `tensor` without the wrapper level that `level` brought for its tape, which may by now be below one
-// of an inner vmap over the pullback.
+// `tensor` without the wrapper level that `level` brought for its tape, which may by now be below
+// one of an inner vmap over the pullback.
 Tensor outside_stratum(const Level& level, const Tensor& tensor) {
   const Wrapper* wrapper = as_wrapper(tensor);
   if (level.stratum == nullptr || wrapper == nullptr) {
@@ -194,11 +195,10 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   const bool records = level.alive ? level.grad_mode_outside : c10::GradMode::is_enabled();
   // torch.func's tapes are not to be seen from here: they may be there.
   const bool create_graph =
-      records && (level.stratum != nullptr ||
-                  std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
-                  std::any_of(outputs.begin(), outputs.end(), [&](const Tensor& output) {
-                    return depends_on_outside(output, inputs);
-                  }));
+      records &&
+      (level.stratum != nullptr || std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
+       std::any_of(outputs.begin(), outputs.end(),
+                   [&](const Tensor& output) { return depends_on_outside(output, inputs); }));
   // The engine adds up gradients in place where it may: none of them may be of an outer level.
   const LevelPtr stratum =
       innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs, LevelPtr())));
@@ -208,8 +208,9 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
     // An output that is not on any tape does not depend on the inputs.
     if (outputs[i].requires_grad()) {
       roots.push_back(torch::autograd::impl::gradient_edge(outputs[i]));
-      seeds.push_back(lift(
-          cotangents[i].defined() ? cotangents[i] : at::ones_like(detach_all(outputs[i])), stratum));
+      seeds.push_back(
+          lift(cotangents[i].defined() ? cotangents[i] : at::ones_like(detach_all(outputs[i])),
+               stratum));
     }
   }
   torch::autograd::edge_list targets;
