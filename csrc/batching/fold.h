@@ -50,7 +50,11 @@ class FoldedCall {
     if (!is_batched_ || !x.defined()) {
       return x.value;
     }
-    return is_item() ? ensure_batched(x, level_->batch_size) : fold_items(x, level_->batch_size);
+    const Tensor folded =
+        is_item() ? ensure_batched(x, level_->batch_size) : fold_items(x, level_->batch_size);
+    // Kernels read indices they made themselves, so they take them to be contiguous.
+    return at::isIntegralType(folded.scalar_type(), /*includeBool=*/false) ? folded.contiguous()
+                                                                           : folded;
   }
 
   std::optional<Tensor> fold(const std::optional<Tensor>& tensor) const {
