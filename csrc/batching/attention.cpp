@@ -1,6 +1,7 @@
 // Fused attention: [N, heads, length, width] per example, so the batch joins N.
 #include <ATen/ops/constant_pad_nd.h>
 
+#include "batching/composite.h"
 #include "batching/fold.h"
 
 namespace functx {
@@ -326,6 +327,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
 }  // namespace
 
 FUNCTX_RULES(attention) {
+  // The unfused form adds the mask to the scores in place.
+  spread_argument<ops::_scaled_dot_product_attention_math, 0>();
   level_rule<ops::_scaled_dot_product_flash_attention_for_cpu>(flash_for_cpu);
   level_rule<ops::_scaled_dot_product_flash_attention_for_cpu_backward>(flash_for_cpu_backward);
   level_rule<ops::_scaled_dot_product_flash_attention>(flash);

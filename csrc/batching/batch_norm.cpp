@@ -49,9 +49,9 @@ void check_update(const Batched& input, const Statistics& statistics) {
   TORCH_CHECK(!statistics.training || !differs || !is_shared,
               "functx.vmap: batch_norm in training mode would update running statistics that are "
               "the same for every example with a batch of different values. Replace BatchNorm by "
-              "GroupNorm, create it with track_running_stats=False (or clear running_mean and "
-              "running_var with functx.experimental.replace_all_batch_norm_modules_(module), where "
-              "available), or run the module in evaluation mode (module.eval()).");
+              "GroupNorm, create it with track_running_stats=False (in a finished module, set "
+              "running_mean and running_var to None), or run the module in evaluation mode "
+              "(module.eval()).");
 }
 
 Triple batch_norm(const Batched& input, const Batched& weight, const Batched& bias,

@@ -30,7 +30,30 @@ std::tuple<Tensor, Tensor> fractional_max_pool(const LevelPtr& level, const Tens
   return {unfold(values), unfold(indices)};
 }
 
+// The composite operator reads the data of a CPU tensor that needs no gradient directly. The one
+// that finds indices too does not.
+Tensor max_pool1d(c10::DispatchKeySet keys, const Tensor& self, at::IntArrayRef kernel_size,
+                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                  bool ceil_mode) {
+  const Wrapper* wrapper = as_wrapper(self);
+  if (wrapper == nullptr) {
+    return ops::max_pool1d::redispatch(keys - kWrapperKeys, self, kernel_size, stride, padding,
+                                       dilation, ceil_mode);
+  }
+  check_alive(*wrapper);
+  return std::get<0>(
+      ops::max_pool1d_with_indices::call(self, kernel_size, stride, padding, dilation, ceil_mode));
+}
+
 }  // namespace
+
+FUNCTX_RULES(pooling_in_1d) {
+  const c10::OperatorName name(ops::max_pool1d::name, ops::max_pool1d::overload_name);
+  if (claim(name, Coverage::Decomposition)) {
+    register_kernel(name, kFrontKey,
+                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(max_pool1d)));
+  }
+}
 
 FUNCTX_RULES(pooling) {
   fold_items_or_one_of_rank<

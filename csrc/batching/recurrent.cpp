@@ -1,5 +1,7 @@
-// The fused cells of LSTM and GRU (accelerators use them): rows of gates, so the batch joins N.
-// Biases that differ between examples are added to the gates first.
+// Recurrent networks. They decompose, but write into what they make of the hidden state; and
+// accelerators have fused cells of LSTM and GRU: rows of gates, so the batch joins N. Biases that
+// differ between examples are added to the gates first.
+#include "batching/composite.h"
 #include "batching/dims.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
@@ -97,6 +99,22 @@ FUNCTX_RULES(recurrent) {
   batching_rule<ops::_thnn_fused_lstm_cell_backward_impl, lstm_cell_backward>();
   batching_rule<ops::_thnn_fused_gru_cell, gru_cell>();
   batching_rule<ops::_thnn_fused_gru_cell_backward, gru_cell_backward>();
+}
+
+// The hidden state is zeros, the same for every example, unless the caller has one.
+FUNCTX_RULES(hidden_states) {
+  spread_argument<ops::gru_input, 1>();
+  spread_argument<ops::lstm_input, 1>();
+  spread_argument<ops::rnn_tanh_input, 1>();
+  spread_argument<ops::rnn_relu_input, 1>();
+  spread_argument<ops::gru_data, 2>();
+  spread_argument<ops::lstm_data, 2>();
+  spread_argument<ops::rnn_tanh_data, 2>();
+  spread_argument<ops::rnn_relu_data, 2>();
+  spread_argument<ops::gru_cell, 1>();
+  spread_argument<ops::lstm_cell, 1>();
+  spread_argument<ops::rnn_tanh_cell, 1>();
+  spread_argument<ops::rnn_relu_cell, 1>();
 }
 
 }  // namespace functx
