@@ -24,6 +24,8 @@ class PointwiseCall {
   }
 
   bool is_batched() const { return is_batched_; }
+  // Logical dimensions of the operand that has most.
+  int64_t rank() const { return rank_; }
 
   Tensor align(const Tensor& tensor) const {
     const auto* wrapper = at_level<BatchedTensor>(tensor, *level_);

@@ -15,6 +15,10 @@ Batched over_all(const Batched& self, Flat reduce_last) {
 }
 
 Batched sum(const Batched& self, std::optional<at::ScalarType> dtype) {
+  if (self.is_batched && self.logical_dim() == 0) {
+    // No dims would mean all of them.
+    return {ops::sum_dim_IntList::call(self.value.unsqueeze(1), {{1}}, false, dtype), true};
+  }
   return {ops::sum_dim_IntList::call(self.value, all_physical_dims(self), false, dtype),
           self.is_batched};
 }
@@ -76,6 +80,9 @@ std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t>
 }
 
 Batched norm(const Batched& self, const at::Scalar& p) {
+  if (self.is_batched && self.logical_dim() == 0) {
+    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {{1}}, false), true};
+  }
   return {ops::norm_ScalarOpt_dim::call(self.value, p, all_physical_dims(self), false),
           self.is_batched};
 }

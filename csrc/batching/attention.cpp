@@ -1,0 +1,344 @@
+// Fused attention: [N, heads, length, width] per example, so the batch joins N.
+#include <ATen/ops/constant_pad_nd.h>
+
+#include "batching/composite.h"
+#include "batching/fold.h"
+
+namespace functx {
+namespace {
+
+class AttentionCall {
+ public:
+  template <class... Tensors>
+  explicit AttentionCall(const LevelPtr& level, const Tensors&... tensors) : level_(level) {
+    (see(tensors), ...);
+  }
+
+  bool is_batched() const { return is_batched_; }
+
+  // Queries, keys, values, results and their gradients.
+  Tensor fold(const Tensor& tensor) const {
+    const Batched x = unwrap_batched(level_, tensor);
+    return is_batched_ && x.defined() ? fold_items(x, level_->batch_size) : x.value;
+  }
+
+  // A mask that broadcasts with [N, heads, queries, keys].
+  std::optional<Tensor> fold_mask(const std::optional<Tensor>& mask, const Tensor& query) const {
+    if (!mask.has_value() || !mask->defined()) {
+      return std::nullopt;
+    }
+    const Batched x = unwrap_batched(level_, *mask);
+    if (!is_batched_ || (!x.is_batched && (x.value.dim() < 4 || x.value.size(0) == 1))) {
+      return x.value;
+    }
+    const Tensor aligned = x.is_batched ? align_rank(x, 4) : ensure_batched(x, level_->batch_size);
+    auto sizes = aligned.sym_sizes().vec();
+    sizes[1] = query.sym_size(0);
+    return aligned.expand_symint(sizes).flatten(0, 1);
+  }
+
+  Tensor unfold(const Tensor& result) const {
+    return make_batched(level_, is_batched_ && result.defined()
+                                    ? Batched{unfold_items(result, level_->batch_size), true}
+                                    : Batched{result, false});
+  }
+
+  // Random state and other things that belong to the call as a whole.
+  Tensor pass(const Tensor& tensor) const { return unwrap_batched(level_, tensor).value; }
+  Tensor pack(const Tensor& tensor) const { return make_batched(level_, {tensor, false}); }
+
+ private:
+  void see(const Tensor& tensor) {
+    is_batched_ = is_batched_ || (tensor.defined() && unwrap_batched(level_, tensor).is_batched);
+  }
+  void see(const std::optional<Tensor>& tensor) {
+    if (tensor.has_value()) {
+      see(*tensor);
+    }
+  }
+
+  const LevelPtr& level_;
+  bool is_batched_ = false;
+};
+
+bool fits(const Tensor& query, const Tensor& key, const Tensor& value,
+          const std::optional<Tensor>& mask) {
+  return query.dim() == 4 && key.dim() == 4 && value.dim() == 4 &&
+         (!mask.has_value() || !mask->defined() || mask->dim() == 2 || mask->dim() == 4);
+}
+
+bool is_batched_at(const LevelPtr& level, const Tensor& tensor) {
+  return tensor.defined() && unwrap_batched(level, tensor).is_batched;
+}
+
+// One call draws differently for every item of N, so for every example.
+void check_dropout(const LevelPtr& level, double dropout_p) {
+  if (dropout_p <= 0) {
+    return;
+  }
+  TORCH_CHECK(level->randomness != Randomness::Error,
+              "functx.vmap: scaled_dot_product_attention with dropout_p > 0 is random, but "
+              "randomness='error'. Call vmap with randomness='different', or set dropout_p=0.");
+  TORCH_CHECK(level->randomness != Randomness::Same,
+              "functx.vmap: fused scaled_dot_product_attention cannot drop the same elements for "
+              "every example (randomness='same'). Use randomness='different', or choose the "
+              "unfused attention: with torch.nn.attention.sdpa_kernel(SDPBackend.MATH).");
+}
+
+// Fused kernels for accelerators want rows of a bias to begin at aligned addresses. A copy of a
+// padded view has lost that: pad again.
+std::optional<Tensor> align_bias(const std::optional<Tensor>& bias) {
+  constexpr int64_t kAlignment = 16;
+  if (!bias.has_value() || bias->dim() < 2 || bias->stride(-2) % kAlignment == 0) {
+    return bias;
+  }
+  const int64_t length = bias->size(-1);
+  const int64_t padding = (kAlignment - length % kAlignment) % kAlignment;
+  return at::constant_pad_nd(*bias, {0, padding}, 0).slice(-1, 0, length);
+}
+
+// --- the CPU's kernel
+// -----------------------------------------------------------------------------
+
+std::tuple<Tensor, Tensor> flash_for_cpu(const LevelPtr& level, const Tensor& query,
+                                         const Tensor& key, const Tensor& value, double dropout_p,
+                                         bool is_causal, const std::optional<Tensor>& mask,
+                                         std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_for_cpu;
+  const AttentionCall call(level, query, key, value, mask);
+  if (call.is_batched() && !fits(query, key, value, mask)) {
+    return by_loop<Op>(query, key, value, dropout_p, is_causal, mask, scale);
+  }
+  check_dropout(level, dropout_p);
+  auto [output, logsumexp] = Op::call(call.fold(query), call.fold(key), call.fold(value), dropout_p,
+                                      is_causal, call.fold_mask(mask, query), scale);
+  return {call.unfold(output), call.unfold(logsumexp)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
+    const Tensor& value, const Tensor& output, const Tensor& logsumexp, double dropout_p,
+    bool is_causal, const std::optional<Tensor>& mask, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_for_cpu_backward;
+  const AttentionCall call(level, grad, query, key, value, output, logsumexp, mask);
+  if (call.is_batched() && (dropout_p > 0 || !fits(query, key, value, mask))) {
+    return by_loop<Op>(grad, query, key, value, output, logsumexp, dropout_p, is_causal, mask,
+                       scale);
+  }
+  auto [grad_query, grad_key, grad_value] = Op::call(
+      call.fold(grad), call.fold(query), call.fold(key), call.fold(value), call.fold(output),
+      call.fold(logsumexp), dropout_p, is_causal, call.fold_mask(mask, query), scale);
+  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+}
+
+// --- kernels for accelerators
+// ---------------------------------------------------------------------
+
+// output, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, two of random state, debug mask
+using FlashResults =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt, Tensor, Tensor, Tensor>;
+
+FlashResults pack_flash(const AttentionCall& call, const FlashResults& r) {
+  return {call.unfold(std::get<0>(r)),
+          call.unfold(std::get<1>(r)),
+          call.pack(std::get<2>(r)),
+          call.pack(std::get<3>(r)),
+          std::get<4>(r),
+          std::get<5>(r),
+          call.pack(std::get<6>(r)),
+          call.pack(std::get<7>(r)),
+          call.pack(std::get<8>(r))};
+}
+
+// With dropout, a backward call must see the items in the places its forward call did, or it would
+// drop others.
+bool same_places(const LevelPtr& level, double dropout_p, const Tensor& logsumexp) {
+  return dropout_p <= 0 || is_batched_at(level, logsumexp);
+}
+
+FlashResults flash(const LevelPtr& level, const Tensor& query, const Tensor& key,
+                   const Tensor& value, double dropout_p, bool is_causal, bool debug,
+                   std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention;
+  const AttentionCall call(level, query, key, value);
+  if (call.is_batched() && (debug || !fits(query, key, value, {}))) {
+    return by_loop<Op>(query, key, value, dropout_p, is_causal, debug, scale);
+  }
+  check_dropout(level, dropout_p);
+  return pack_flash(call, Op::call(call.fold(query), call.fold(key), call.fold(value), dropout_p,
+                                   is_causal, debug, scale));
+}
+
+std::tuple<Tensor, Tensor, Tensor> flash_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
+    const Tensor& value, const Tensor& output, const Tensor& logsumexp, const Tensor& cum_seq_q,
+    const Tensor& cum_seq_k, c10::SymInt max_q, c10::SymInt max_k, double dropout_p, bool is_causal,
+    const Tensor& seed, const Tensor& offset, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_backward;
+  const AttentionCall call(level, grad, query, key, value, output, logsumexp);
+  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+      (call.is_batched() &&
+       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, {})))) {
+    return by_loop<Op>(grad, query, key, value, output, logsumexp, cum_seq_q, cum_seq_k, max_q,
+                       max_k, dropout_p, is_causal, seed, offset, scale);
+  }
+  auto [grad_query, grad_key, grad_value] =
+      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
+               call.fold(output), call.fold(logsumexp), call.pass(cum_seq_q), call.pass(cum_seq_k),
+               max_q, max_k, dropout_p, is_causal, call.pass(seed), call.pass(offset), scale);
+  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> efficient(const LevelPtr& level, const Tensor& query,
+                                                     const Tensor& key, const Tensor& value,
+                                                     const std::optional<Tensor>& bias,
+                                                     bool compute_logsumexp, double dropout_p,
+                                                     bool is_causal, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_efficient_attention;
+  const AttentionCall call(level, query, key, value, bias);
+  if (call.is_batched() && !fits(query, key, value, bias)) {
+    return by_loop<Op>(query, key, value, bias, compute_logsumexp, dropout_p, is_causal, scale);
+  }
+  check_dropout(level, dropout_p);
+  auto [output, logsumexp, seed, offset] = Op::call(
+      call.fold(query), call.fold(key), call.fold(value), align_bias(call.fold_mask(bias, query)),
+      compute_logsumexp, dropout_p, is_causal, scale);
+  return {call.unfold(output), call.unfold(logsumexp), call.pack(seed), call.pack(offset)};
+}
+
+// The gradient of a bias has the shape of the bias the call was given.
+Tensor unfold_bias_gradient(const AttentionCall& call, const Tensor& gradient,
+                            const std::optional<Tensor>& bias) {
+  return bias.has_value() ? call.unfold(gradient) : call.pack(gradient);
+}
+
+// A bias [N, heads, queries, keys] whose gradient is wanted has to have an N of its own per
+// example.
+std::optional<Tensor> fold_bias(const AttentionCall& call, const Tensor& bias, const Tensor& query,
+                                bool wants_gradient) {
+  if (!bias.defined()) {
+    return std::nullopt;
+  }
+  return align_bias(wants_gradient && bias.dim() == 4 ? std::make_optional(call.fold(bias))
+                                                      : call.fold_mask(bias, query));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
+    const Tensor& value, const Tensor& bias, const Tensor& output, const Tensor& logsumexp,
+    const Tensor& seed, const Tensor& offset, double dropout_p, std::array<bool, 4> mask,
+    bool is_causal, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_efficient_attention_backward;
+  const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
+  const bool is_narrow_bias =
+      bias.defined() && mask[3] && (bias.dim() != 4 || bias.size(0) != query.size(0));
+  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+      (call.is_batched() && (is_narrow_bias || !same_places(level, dropout_p, logsumexp) ||
+                             !fits(query, key, value, bias)))) {
+    return by_loop<Op>(grad, query, key, value, bias, output, logsumexp, seed, offset, dropout_p,
+                       mask, is_causal, scale);
+  }
+  const auto folded_bias = fold_bias(call, bias, query, mask[3]);
+  auto [grad_query, grad_key, grad_value, grad_bias] =
+      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
+               folded_bias.value_or(Tensor()), call.fold(output), call.fold(logsumexp),
+               call.pass(seed), call.pass(offset), dropout_p, mask, is_causal, scale);
+  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value),
+          unfold_bias_gradient(call, grad_bias, folded_bias)};
+}
+
+FlashResults cudnn(const LevelPtr& level, const Tensor& query, const Tensor& key,
+                   const Tensor& value, const std::optional<Tensor>& bias, bool compute_logsumexp,
+                   double dropout_p, bool is_causal, bool debug, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_cudnn_attention;
+  const AttentionCall call(level, query, key, value, bias);
+  if (call.is_batched() && (debug || !fits(query, key, value, bias))) {
+    return by_loop<Op>(query, key, value, bias, compute_logsumexp, dropout_p, is_causal, debug,
+                       scale);
+  }
+  check_dropout(level, dropout_p);
+  return pack_flash(call, Op::call(call.fold(query), call.fold(key), call.fold(value),
+                                   call.fold_mask(bias, query), compute_logsumexp, dropout_p,
+                                   is_causal, debug, scale));
+}
+
+std::tuple<Tensor, Tensor, Tensor> cudnn_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
+    const Tensor& value, const Tensor& output, const Tensor& logsumexp, const Tensor& seed,
+    const Tensor& offset, const Tensor& bias, const Tensor& cum_seq_q, const Tensor& cum_seq_k,
+    c10::SymInt max_q, c10::SymInt max_k, double dropout_p, bool is_causal,
+    std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_cudnn_attention_backward;
+  const AttentionCall call(level, grad, query, key, value, output, logsumexp, bias);
+  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+      (call.is_batched() &&
+       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias)))) {
+    return by_loop<Op>(grad, query, key, value, output, logsumexp, seed, offset, bias, cum_seq_q,
+                       cum_seq_k, max_q, max_k, dropout_p, is_causal, scale);
+  }
+  auto [grad_query, grad_key, grad_value] =
+      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
+               call.fold(output), call.fold(logsumexp), call.pass(seed), call.pass(offset),
+               call.fold_mask(bias, query).value_or(Tensor()), call.pass(cum_seq_q),
+               call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal, scale);
+  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+}
+
+FlashResults overrideable(const LevelPtr& level, const Tensor& query, const Tensor& key,
+                          const Tensor& value, const std::optional<Tensor>& bias, double dropout_p,
+                          bool is_causal, bool debug, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_fused_attention_overrideable;
+  const AttentionCall call(level, query, key, value, bias);
+  if (call.is_batched() && (debug || !fits(query, key, value, bias))) {
+    return by_loop<Op>(query, key, value, bias, dropout_p, is_causal, debug, scale);
+  }
+  check_dropout(level, dropout_p);
+  return pack_flash(call,
+                    Op::call(call.fold(query), call.fold(key), call.fold(value),
+                             call.fold_mask(bias, query), dropout_p, is_causal, debug, scale));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
+    const Tensor& value, const Tensor& bias, std::array<bool, 4> mask, const Tensor& output,
+    const Tensor& logsumexp, const Tensor& cum_seq_q, const Tensor& cum_seq_k, c10::SymInt max_q,
+    c10::SymInt max_k, double dropout_p, bool is_causal, const Tensor& seed, const Tensor& offset,
+    std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_fused_attention_overrideable_backward;
+  const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
+  const bool is_narrow_bias =
+      bias.defined() && mask[3] && (bias.dim() != 4 || bias.size(0) != query.size(0));
+  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+      (call.is_batched() && (is_narrow_bias || !same_places(level, dropout_p, logsumexp) ||
+                             !fits(query, key, value, bias)))) {
+    return by_loop<Op>(grad, query, key, value, bias, mask, output, logsumexp, cum_seq_q, cum_seq_k,
+                       max_q, max_k, dropout_p, is_causal, seed, offset, scale);
+  }
+  const auto folded_bias = fold_bias(call, bias, query, mask[3]);
+  auto [grad_query, grad_key, grad_value, grad_bias] =
+      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
+               folded_bias.value_or(Tensor()), mask, call.fold(output), call.fold(logsumexp),
+               call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal,
+               call.pass(seed), call.pass(offset), scale);
+  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value),
+          unfold_bias_gradient(call, grad_bias, folded_bias)};
+}
+
+}  // namespace
+
+FUNCTX_RULES(attention) {
+  // The unfused form adds the mask to the scores in place.
+  spread_argument<ops::_scaled_dot_product_attention_math, 0>();
+  level_rule<ops::_scaled_dot_product_flash_attention_for_cpu>(flash_for_cpu);
+  level_rule<ops::_scaled_dot_product_flash_attention_for_cpu_backward>(flash_for_cpu_backward);
+  level_rule<ops::_scaled_dot_product_flash_attention>(flash);
+  level_rule<ops::_scaled_dot_product_flash_attention_backward>(flash_backward);
+  level_rule<ops::_scaled_dot_product_efficient_attention>(efficient);
+  level_rule<ops::_scaled_dot_product_efficient_attention_backward>(efficient_backward);
+  level_rule<ops::_scaled_dot_product_cudnn_attention>(cudnn);
+  level_rule<ops::_scaled_dot_product_cudnn_attention_backward>(cudnn_backward);
+  level_rule<ops::_scaled_dot_product_fused_attention_overrideable>(overrideable);
+  level_rule<ops::_scaled_dot_product_fused_attention_overrideable_backward>(overrideable_backward);
+}
+
+}  // namespace functx
