@@ -1,6 +1,7 @@
 #include "core/boxed.h"
 
 #include <array>
+#include <memory>
 
 #include "core/coverage.h"
 #include "core/operands.h"
@@ -24,15 +25,27 @@ void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& s
   }
 }
 
+// Holds what would otherwise have to be looked up at each call.
+class BoxedKernelOf final : public c10::OperatorKernel {
+ public:
+  explicit BoxedKernelOf(const c10::OperatorHandle& op) : traits_(op) {}
+
+  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+    run_boxed(traits_, keys, stack);
+  }
+
+ private:
+  OperatorTraits traits_;
+};
+
 }  // namespace
 
 void set_fallback(Transform transform, Fallback fallback) {
   fallbacks.at(static_cast<size_t>(transform)) = fallback;
 }
 
-void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
-                  torch::jit::Stack* stack) {
-  const OperatorTraits& traits = traits_of(op);
+void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  const c10::OperatorHandle& op = traits.handle;
   const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
   if (operands.top() == nullptr) {
     // Wrappers hidden in an argument that is neither a tensor nor a list of tensors.
@@ -42,12 +55,10 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
   const LevelPtr level = operands.top()->level();
   if (keys.has(kFrontKey)) {
     if (yields_to_torch_func(*level, keys)) {
-      op.redispatchBoxed(keys.remove(kFrontKey), stack);
+      op.redispatchBoxed(keys - kPassedByKeys, stack);
       return;
     }
     check_alive(*operands.top());
-    // An operator that came after us: from now on it takes the way of all others.
-    cover(op);
     const bool records =
         !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
     if (records || traits.is_composite) {
@@ -58,6 +69,17 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
   }
   const RuleScope scope(*level);
   fallbacks.at(static_cast<size_t>(level->transform))(op, level, stack);
+}
+
+c10::KernelFunction boxed_kernel_of(const c10::OperatorHandle& op) {
+  return c10::KernelFunction::makeFromBoxedFunctor(std::make_unique<BoxedKernelOf>(op));
+}
+
+void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                  torch::jit::Stack* stack) {
+  // An operator that came after us: from now on it has a kernel of its own.
+  cover(op);
+  run_boxed(traits_of(op), keys, stack);
 }
 
 }  // namespace functx

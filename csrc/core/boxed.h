@@ -1,10 +1,11 @@
 // The path of operators without a typed rule.
 #pragma once
 
-#include <ATen/core/boxing/BoxedKernel.h>
+#include <ATen/core/boxing/KernelFunction.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "core/level.h"
+#include "core/traits.h"
 
 namespace functx {
 
@@ -17,6 +18,10 @@ using Fallback = void (*)(const c10::OperatorHandle& op, const LevelPtr& level,
 void set_fallback(Transform transform, Fallback fallback);
 
 // Finds the top level on the stack, lets its tape record, then runs the transform's fallback.
+void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack);
+
+// The same as a kernel of one operator, and of any.
+c10::KernelFunction boxed_kernel_of(const c10::OperatorHandle& op);
 void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                   torch::jit::Stack* stack);
 

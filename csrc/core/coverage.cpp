@@ -4,8 +4,6 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
-#include <mutex>
-
 #include "core/boxed.h"
 #include "core/keys.h"
 #include "core/registry.h"
@@ -13,8 +11,6 @@
 
 namespace functx {
 namespace {
-
-c10::KernelFunction boxed() { return c10::KernelFunction::makeFromBoxedFunction<&boxed_kernel>(); }
 
 // Without a backend kernel of ours, such an operator would run PyTorch's generic kernel on the
 // wrapper, which writes into a plain output.
@@ -49,25 +45,11 @@ void cover(const c10::OperatorHandle& op) {
   if (!claim(name, decomposes ? Coverage::Decomposition : Coverage::Fallback)) {
     return;
   }
-  if (decomposes) {
-    register_kernel(name, kFrontKey, c10::KernelFunction::makeFallthrough());
-    return;
+  register_kernel(name, kFrontKey, boxed_kernel_of(op));
+  // A back kernel would switch off the decomposition at the autograd key.
+  if (!decomposes && has_generic_backend_kernel(op)) {
+    register_kernel(name, kBackKey, boxed_kernel_of(op));
   }
-  register_kernel(name, kFrontKey, boxed());
-  if (has_generic_backend_kernel(op)) {
-    register_kernel(name, kBackKey, boxed());
-  }
-}
-
-void decompose_before_torch_func() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {
-      if (coverage_of(name) == Coverage::Decomposition) {
-        register_kernel(name, kFrontKey, boxed());
-      }
-    }
-  });
 }
 
 void cover_all_operators() {

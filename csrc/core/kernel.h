@@ -51,7 +51,7 @@ struct Kernel<Op, Result(Args...)> {
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
     if (keys.has(kFrontKey)) {
       if (yields_to_torch_func(*level, keys)) [[unlikely]] {
-        return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
+        return Op::redispatch(keys - kPassedByKeys, std::forward<Args>(args)...);
       }
       check_alive(*top);
       const bool records =
@@ -83,9 +83,9 @@ struct Kernel<Op, Result(Args...)> {
 
 // Puts the kernel of `Op` where the dispatcher finds it; called with its first rule.
 template <class Op>
-void install_kernel() {
+void install_kernel(Coverage coverage = Coverage::Rule) {
   const c10::OperatorName name(Op::name, Op::overload_name);
-  if (!claim(name, Coverage::Rule)) {
+  if (!claim(name, coverage)) {
     return;
   }
   const auto kernel = [] {

@@ -18,8 +18,18 @@ inline constexpr auto kModeKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 inline constexpr auto kBackKey = c10::DispatchKey::PrivateUse3;
 inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
 
+// Never dispatched to, since the front kernel of every operator redispatches to keys it names. They
+// tell PyTorch's derivative formulas and its engine not to write in place into tensors of theirs
+// (`at::isTensorSubclassLike` asks for Batched), and indexing not to call item() on an index
+// (it asks for BatchedNestedTensor).
+inline constexpr c10::DispatchKeySet kInertKeys =
+    c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::BatchedNestedTensor});
+
 inline constexpr c10::DispatchKeySet kWrapperKeys =
-    c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey);
+    c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertKeys;
+
+// For an operator that the front kernel passes on as it came.
+inline constexpr c10::DispatchKeySet kPassedByKeys = c10::DispatchKeySet(kFrontKey) | kInertKeys;
 
 // What an operator is redispatched to when autograd has to record it on the wrapper. An explicit
 // key set is not masked for fallthrough, so ADInplaceOrView may only be there for operators that

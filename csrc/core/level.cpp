@@ -8,7 +8,6 @@
 #include <atomic>
 #include <limits>
 
-#include "core/coverage.h"
 #include "core/keys.h"
 #include "core/torch_func.h"
 
@@ -31,9 +30,6 @@ void update_mode_key() {
 
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
-  if (level->torch_func_depth > 0) {
-    decompose_before_torch_func();
-  }
   if (limit != no_limit) [[unlikely]] {
     // A rule runs code that enters a transform of its own, which must not hide the new level.
     level->limit_outside = limit;
