@@ -173,6 +173,8 @@ FUNCTX_RULES(views) {
   batching_rule<ops::split_Tensor, split<ops::split_Tensor, c10::SymInt>>();
   batching_rule<ops::split_with_sizes, split<ops::split_with_sizes, c10::SymIntArrayRef>>();
   batching_rule<ops::unsafe_split_Tensor, split<ops::unsafe_split_Tensor, c10::SymInt>>();
+  batching_rule<ops::unsafe_split_with_sizes,
+                split<ops::unsafe_split_with_sizes, c10::SymIntArrayRef>>();
   batching_rule<ops::unbind_int, unbind>();
   batching_rule<ops::unfold, unfold>();
   batching_rule<ops::select_int, view_at_dim<ops::select_int, c10::SymInt>>();

@@ -21,6 +21,10 @@ inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
 inline constexpr c10::DispatchKeySet kWrapperKeys =
     c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey);
 
+// A backend for which nobody registers kernels. An operator sent there runs the kernel that PyTorch
+// has for any backend (CompositeExplicitAutograd), which is written in other operators.
+inline constexpr auto kGenericKey = c10::DispatchKey::PrivateUse2;
+
 // What an operator is redispatched to when autograd has to record it on the wrapper. An explicit
 // key set is not masked for fallthrough, so ADInplaceOrView may only be there for operators that
 // have a kernel at that key.
