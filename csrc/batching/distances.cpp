@@ -57,7 +57,8 @@ Batched cross(const Batched& self, const Batched& other, int64_t dim) {
 }  // namespace
 
 FUNCTX_RULES(distances) {
-  batching_rule<ops::_cdist_forward, distance<ops::_cdist_forward, double, std::optional<int64_t>>>();
+  batching_rule<ops::_cdist_forward,
+                distance<ops::_cdist_forward, double, std::optional<int64_t>>>();
   batching_rule<ops::_euclidean_dist, distance<ops::_euclidean_dist>>();
   batching_rule<ops::_cdist_backward, cdist_backward>();
   batching_rule<ops::linalg_cross, cross>();

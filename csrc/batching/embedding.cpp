@@ -64,8 +64,8 @@ Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c1
   const Tensor is_padding = indices.value.eq(padding_idx.guard_int(__FILE__, __LINE__));
   const Tensor grads =
       ensure_batched(grad, *size).masked_fill(is_padding.unsqueeze(-1), 0).contiguous();
-  const Tensor result = ops::embedding_dense_backward::call(
-      grads, indices.value.add(first), rows * *size, -1, scale_grad_by_freq);
+  const Tensor result = ops::embedding_dense_backward::call(grads, indices.value.add(first),
+                                                            rows * *size, -1, scale_grad_by_freq);
   return {result.unflatten(0, {*size, -1}), true};
 }
 

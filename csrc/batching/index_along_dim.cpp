@@ -19,7 +19,9 @@ struct AlongDim {
                       " dimensions");
   }
 
-  static Tensor borrow(const Tensor& value) { return value.dim() == 1 ? value.unsqueeze(1) : value; }
+  static Tensor borrow(const Tensor& value) {
+    return value.dim() == 1 ? value.unsqueeze(1) : value;
+  }
 
   // The batched index with one entry for each element of `like`, which it is to go with.
   Tensor spread_index(const Tensor& like) const {
@@ -30,9 +32,7 @@ struct AlongDim {
     return index.reshape(ones).expand(size);
   }
 
-  Batched result(const Tensor& value) const {
-    return {is_scalar ? value.squeeze(1) : value, true};
-  }
+  Batched result(const Tensor& value) const { return {is_scalar ? value.squeeze(1) : value, true}; }
 
   Tensor self;
   Tensor index;
@@ -43,8 +43,7 @@ struct AlongDim {
 
 Batched index_select(const Batched& self, int64_t dim, const Batched& index) {
   if (!self.is_batched && index.is_batched && self.logical_dim() > 0) {
-    TORCH_CHECK_INDEX(index.logical_dim() <= 1,
-                      "index_select(): Index is supposed to be a vector");
+    TORCH_CHECK_INDEX(index.logical_dim() <= 1, "index_select(): Index is supposed to be a vector");
     const int64_t wrapped = physical_dim(self, dim);
     const Tensor rows = self.value.index_select(wrapped, index.value.flatten());
     return {unfold_batch_from(rows, wrapped, batch_size(index)), true};
@@ -63,8 +62,8 @@ Batched index_select(const Batched& self, int64_t dim, const Batched& index) {
 template <class Shared, class Own>
 struct Into {
   template <class... Rest>
-  static Batched call(const Batched& self, int64_t dim, const Batched& index,
-                      const Batched& source, const Rest&... rest) {
+  static Batched call(const Batched& self, int64_t dim, const Batched& index, const Batched& source,
+                      const Rest&... rest) {
     const auto size = common_batch_size({&self, &index, &source});
     if (!size) {
       Tensor value = self.value;

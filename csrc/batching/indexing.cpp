@@ -99,11 +99,12 @@ class Layout {
   // A mask is the indices of its true elements, one tensor for each of its dimensions.
   void push_mask(const Batched& mask) {
     const auto first = static_cast<int64_t>(entries_.size());
-    TORCH_CHECK(!mask.is_batched,
-                "functx.vmap: a boolean mask that differs between examples was used as an index. "
-                "How many elements it picks depends on the data (data-dependent shape), so that the "
-                "results cannot be one batch. Use torch.where(mask, x, other), or a masked "
-                "reduction such as (x * mask).sum().");
+    TORCH_CHECK(
+        !mask.is_batched,
+        "functx.vmap: a boolean mask that differs between examples was used as an index. "
+        "How many elements it picks depends on the data (data-dependent shape), so that the "
+        "results cannot be one batch. Use torch.where(mask, x, other), or a masked "
+        "reduction such as (x * mask).sum().");
     const auto sizes = self_.value.sizes().slice(self_.is_batched ? 1 : 0);
     for (int64_t d = 0; d < mask.value.dim(); ++d) {
       TORCH_CHECK_INDEX(
@@ -118,7 +119,7 @@ class Layout {
   }
 
   Tensor example_numbers(int64_t batch_size) const {
-    at::DimVector shape(rank_ + 1, 1);
+    std::vector<int64_t> shape(rank_ + 1, 1);
     shape[0] = batch_size;
     return at::arange(batch_size, self_.value.options().dtype(at::kLong)).view(shape);
   }
@@ -217,9 +218,8 @@ Tensor put(Batched& self, const IndexList& indices, const Batched& values, bool 
 template <class Op>
 Batched index_put(const Batched& self, const IndexList& indices, const Batched& values,
                   bool accumulate) {
-  const Batched* index =
-      std::find_if(indices.data(), indices.data() + indices.size(),
-                   [](const Batched& i) { return i.is_batched; });
+  const Batched* index = std::find_if(indices.data(), indices.data() + indices.size(),
+                                      [](const Batched& i) { return i.is_batched; });
   const bool shares_index = index == indices.data() + indices.size();
   if (shares_index && !self.is_batched && !values.is_batched) {
     return {Op::call(self.value, values_of(indices), values.value, accumulate), false};

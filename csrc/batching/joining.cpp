@@ -67,8 +67,10 @@ Batched block_diag(const std::vector<Batched>& tensors) {
   std::vector<Tensor> blocks;
   int64_t width = 0;
   for (const Batched& tensor : tensors) {
-    TORCH_CHECK(tensor.logical_dim() <= 2, "block_diag: Input tensors must have 2 or fewer "
-                "dimensions, but one has ", tensor.logical_dim());
+    TORCH_CHECK(tensor.logical_dim() <= 2,
+                "block_diag: Input tensors must have 2 or fewer "
+                "dimensions, but one has ",
+                tensor.logical_dim());
     blocks.push_back(align_rank({ensure_batched(tensor, *size), true}, 2));
     width += blocks.back().size(2);
   }

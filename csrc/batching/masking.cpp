@@ -38,10 +38,12 @@ void masked_fill_(const Batched& self, const Batched& mask, const Batched& value
 
 // Self and mask broadcast against each other, without a batch dimension where they have none.
 std::pair<Batched, Batched> broadcast(const Batched& self, const Batched& mask) {
-  const auto shape_of = [](const Batched& x) { return x.value.sizes().slice(x.is_batched ? 1 : 0); };
-  const auto shape = at::infer_size_dimvector(shape_of(self), shape_of(mask));
+  const auto shape_of = [](const Batched& x) {
+    return x.value.sizes().slice(x.is_batched ? 1 : 0);
+  };
+  const auto shape = at::infer_size(shape_of(self), shape_of(mask));
   const auto expand = [&](const Batched& x) {
-    at::DimVector size(shape);
+    std::vector<int64_t> size(shape);
     if (x.is_batched) {
       size.insert(size.begin(), batch_size(x));
     }
@@ -59,8 +61,9 @@ Batched masked_select(const Batched& self, const Batched& mask) {
     return {self.value.masked_select(mask.value), false};
   }
   const auto [target, where] = broadcast(self, mask);
-  return {flatten_examples(target.value).index_select(1, where.value.flatten().nonzero().squeeze(1)),
-          true};
+  return {
+      flatten_examples(target.value).index_select(1, where.value.flatten().nonzero().squeeze(1)),
+      true};
 }
 
 // For each element of the mask, which of the true ones it is, or the one before.
@@ -77,8 +80,8 @@ Batched masked_scatter(const Batched& self, const Batched& mask, const Batched& 
   const auto [target, where] = broadcast(self, mask);
   const Tensor values = flatten_examples(ensure_batched(source, *size));
   const Tensor picks = flatten_examples(ensure_batched(where, *size));
-  Tensor result = flatten_examples(ensure_batched(target, *size));
-  const auto shape = ensure_batched(target, *size).sizes();
+  const Tensor full = ensure_batched(target, *size);
+  Tensor result = flatten_examples(full);
   if (values.size(1) > 0) {
     result = at::where(picks, values.gather(1, ordinals(picks)), result);
   } else {
@@ -86,7 +89,7 @@ Batched masked_scatter(const Batched& self, const Batched& mask, const Batched& 
                 "masked_scatter: expected the source to have as many elements as the mask has true "
                 "ones, but it has none");
   }
-  return {result.reshape(shape), true};
+  return {result.reshape(full.sizes()), true};
 }
 
 void masked_scatter_(const Batched& self, const Batched& mask, const Batched& source) {
@@ -143,10 +146,11 @@ Batched put(const Batched& self, const Batched& index, const Batched& source, bo
   const Tensor flat = flatten_examples(target);
   const Tensor picks = from_start(flatten_examples(ensure_batched(index, *size)), flat.size(1));
   const Tensor values = flatten_examples(ensure_batched(source, *size));
-  TORCH_CHECK_INDEX(picks.size(1) == values.size(1),
-                    "put_(): Expected source and index to have the same number of elements, but got "
-                    "source.numel() = ",
-                    values.size(1), ", index.numel() = ", picks.size(1));
+  TORCH_CHECK_INDEX(
+      picks.size(1) == values.size(1),
+      "put_(): Expected source and index to have the same number of elements, but got "
+      "source.numel() = ",
+      values.size(1), ", index.numel() = ", picks.size(1));
   return {(accumulate ? flat.scatter_add(1, picks, values) : flat.scatter(1, picks, values))
               .view(target.sizes()),
           true};

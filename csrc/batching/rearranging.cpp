@@ -9,8 +9,8 @@ namespace {
 // have `min_rank` dimensions by itself.
 template <class Op, int64_t min_rank, class... Rest>
 Batched on_last_dims(const Batched& self, const Rest&... rest) {
-  TORCH_CHECK(self.logical_dim() >= min_rank, Op::name, ": expected a tensor of at least ", min_rank,
-              " dimensions, but it has ", self.logical_dim());
+  TORCH_CHECK(self.logical_dim() >= min_rank, Op::name, ": expected a tensor of at least ",
+              min_rank, " dimensions, but it has ", self.logical_dim());
   return {Op::call(self.value, rest...), self.is_batched};
 }
 
@@ -48,7 +48,8 @@ Batched rot90(const Batched& self, int64_t k, at::IntArrayRef dims) {
 
 Batched repeat(const Batched& self, c10::SymIntArrayRef repeats) {
   const auto rank = static_cast<int64_t>(repeats.size());
-  TORCH_CHECK(rank >= self.logical_dim(), "Number of dimensions of repeat dims can not be smaller "
+  TORCH_CHECK(rank >= self.logical_dim(),
+              "Number of dimensions of repeat dims can not be smaller "
               "than number of dimensions of tensor");
   c10::SymDimVector physical(repeats.begin(), repeats.end());
   if (self.is_batched) {
@@ -60,8 +61,8 @@ Batched repeat(const Batched& self, c10::SymIntArrayRef repeats) {
 Batched constant_pad(const Batched& self, c10::SymIntArrayRef pad, const at::Scalar& value) {
   TORCH_CHECK(static_cast<int64_t>(pad.size()) <= 2 * self.logical_dim(),
               "Length of pad should be no more than twice the number of dimensions of the input. "
-              "Pad length is ", pad.size(), " while the input has ", self.logical_dim(),
-              " dimensions.");
+              "Pad length is ",
+              pad.size(), " while the input has ", self.logical_dim(), " dimensions.");
   return {ops::constant_pad_nd::call(self.value, pad, value), self.is_batched};
 }
 

@@ -15,6 +15,10 @@ Batched over_all(const Batched& self, Flat reduce_last) {
 }
 
 Batched sum(const Batched& self, std::optional<at::ScalarType> dtype) {
+  if (self.is_batched && self.logical_dim() == 0) {
+    // No dims would mean all of them.
+    return {self.value.unsqueeze(1).sum(1, false, dtype), true};
+  }
   return {ops::sum_dim_IntList::call(self.value, all_physical_dims(self), false, dtype),
           self.is_batched};
 }
@@ -30,7 +34,8 @@ Batched prod(const Batched& self, std::optional<at::ScalarType> dtype) {
   if (!self.is_batched) {
     return {self.value.prod(dtype), false};
   }
-  return {self.value.flatten(1).prod(-1, false, dtype), true};
+  const Tensor flat = self.logical_dim() == 0 ? self.value.unsqueeze(1) : self.value.flatten(1);
+  return {flat.prod(1, false, dtype), true};
 }
 
 template <class Op, class OpDim>
@@ -64,7 +69,8 @@ Batched index_of_extremum(const Batched& self, std::optional<int64_t> dim, bool 
   return {keepdim ? align_rank({index, true}, self.logical_dim()) : index, true};
 }
 
-std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t> dim, bool keepdim) {
+std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t> dim,
+                                     bool keepdim) {
   if (!self.is_batched || self.logical_dim() == 0) {
     auto [low, high] = self.is_batched ? std::make_tuple(self.value.clone(), self.value.clone())
                                        : ops::aminmax::call(self.value, dim, keepdim);
@@ -75,15 +81,21 @@ std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t>
 }
 
 Batched norm(const Batched& self, const at::Scalar& p) {
+  if (self.is_batched && self.logical_dim() == 0) {
+    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {1}, false), true};
+  }
   return {ops::norm_ScalarOpt_dim::call(self.value, p, all_physical_dims(self), false),
           self.is_batched};
 }
 
 Batched norm_dims(const Batched& self, const std::optional<at::Scalar>& p, at::IntArrayRef dims,
                   bool keepdim) {
-  return {ops::norm_ScalarOpt_dim::call(self.value, p, detail::physical_dims_of(self, dims),
-                                        keepdim),
-          self.is_batched};
+  if (self.is_batched && self.logical_dim() == 0) {
+    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {1}, false), true};
+  }
+  return {
+      ops::norm_ScalarOpt_dim::call(self.value, p, detail::physical_dims_of(self, dims), keepdim),
+      self.is_batched};
 }
 
 Batched vector_norm(const Batched& self, const at::Scalar& p, at::OptionalIntArrayRef dims,
@@ -92,9 +104,9 @@ Batched vector_norm(const Batched& self, const at::Scalar& p, at::OptionalIntArr
     return {ops::linalg_vector_norm::call(self.value, p, dims, keepdim, dtype), false};
   }
   if (dims.has_value() && !dims->empty()) {
-    return {ops::linalg_vector_norm::call(self.value, p, physical_dims(self, *dims), keepdim,
-                                          dtype),
-            true};
+    return {
+        ops::linalg_vector_norm::call(self.value, p, physical_dims(self, *dims), keepdim, dtype),
+        true};
   }
   // Of a scalar, or of all dimensions, which are flattened first.
   const Tensor flat = self.logical_dim() == 0 ? self.value.unsqueeze(1) : self.value.flatten(1);
@@ -105,9 +117,9 @@ Batched vector_norm(const Batched& self, const at::Scalar& p, at::OptionalIntArr
 }  // namespace
 
 FUNCTX_RULES(reductions) {
-  along_dims<ops::sum_dim_IntList, ops::nansum, ops::mean_dim, ops::amax, ops::amin,
-             ops::logsumexp, ops::prod_dim_int, ops::all_dim, ops::any_dim, ops::max_dim,
-             ops::min_dim, ops::var_correction, ops::std_correction, ops::var_mean_correction,
+  along_dims<ops::sum_dim_IntList, ops::nansum, ops::mean_dim, ops::amax, ops::amin, ops::logsumexp,
+             ops::prod_dim_int, ops::all_dim, ops::any_dim, ops::max_dim, ops::min_dim,
+             ops::var_correction, ops::std_correction, ops::var_mean_correction,
              ops::std_mean_correction, ops::median_dim, ops::nanmedian_dim, ops::mode>();
   batching_rule<ops::sum, sum>();
   batching_rule<ops::mean, mean>();

@@ -7,8 +7,10 @@ namespace functx {
 namespace {
 
 void check_matrix(const char* name, const Batched& x) {
-  TORCH_CHECK(x.logical_dim() >= 2, name, ": The input tensor must have at least 2 dimensions, but "
-              "it has ", x.logical_dim());
+  TORCH_CHECK(x.logical_dim() >= 2, name,
+              ": The input tensor must have at least 2 dimensions, but "
+              "it has ",
+              x.logical_dim());
 }
 
 // Both batched and with stacks of equal rank, so that they broadcast as the examples do.
@@ -74,8 +76,7 @@ std::tuple<Batched, Batched> triangular_solve(const Batched& b, const Batched& a
   check_matrix("triangular_solve", a);
   check_matrix("triangular_solve", b);
   const Stacks x(a, b);
-  auto [solution, matrix] =
-      ops::triangular_solve::call(x.b, x.a, upper, transpose, unitriangular);
+  auto [solution, matrix] = ops::triangular_solve::call(x.b, x.a, upper, transpose, unitriangular);
   const bool batched = a.is_batched || b.is_batched;
   return {{std::move(solution), batched}, {std::move(matrix), batched}};
 }
@@ -141,15 +142,13 @@ std::tuple<Batched, Batched, Batched, Batched> lstsq(const Batched& a, const Bat
   check_matrix("linalg.lstsq", a);
   const auto size = common_batch_size({&a, &side});
   if (!size) {
-    auto [x, residuals, rank, values] =
-        ops::linalg_lstsq::call(a.value, side.value, rcond, driver);
+    auto [x, residuals, rank, values] = ops::linalg_lstsq::call(a.value, side.value, rcond, driver);
     return {{x, false}, {residuals, false}, {rank, false}, {values, false}};
   }
   const bool is_vector = is_vector_side(a, side);
   const Batched b{is_vector ? side.value.unsqueeze(-1) : side.value, side.is_batched};
   const Stacks stacks({ensure_batched(a, *size), true}, {ensure_batched(b, *size), true});
-  auto [x, residuals, rank, values] =
-      ops::linalg_lstsq::call(stacks.a, stacks.b, rcond, driver);
+  auto [x, residuals, rank, values] = ops::linalg_lstsq::call(stacks.a, stacks.b, rcond, driver);
   // Whatever the driver doesn't compute is empty and has no batch dimension.
   const auto with_batch = [&](const Tensor& part) {
     return Batched{part.dim() == 1 && part.numel() == 0 ? part.new_empty({*size, 0}) : part, true};

@@ -79,8 +79,8 @@ Batched searchsorted(const Batched& sequence, const Batched& self, bool out_int3
   if (!owns_rows && (sequence.value.dim() == 1 || !self.is_batched)) {
     return {call(sequence.value, self.value, order(std::nullopt)), self.is_batched};
   }
-  const int64_t size = owns_rows ? batch_size(sequence.is_batched ? sequence : sorter)
-                                 : batch_size(self);
+  const int64_t size =
+      owns_rows ? batch_size(sequence.is_batched ? sequence : sorter) : batch_size(self);
   const Tensor rows = ensure_batched(sequence, size).contiguous();
   const Tensor values = ensure_batched(self, size);
   if (sequence.logical_dim() > 1) {
@@ -127,8 +127,7 @@ Batched isin(const Batched& elements, const Batched& test, bool assume_unique, b
             elements.is_batched};
   }
   const int64_t rank = elements.logical_dim() + 1;
-  const Tensor tests =
-      test.value.dim() == 1 ? test.value.unsqueeze(1) : test.value.flatten(1);
+  const Tensor tests = test.value.dim() == 1 ? test.value.unsqueeze(1) : test.value.flatten(1);
   const Tensor all = align_rank({tests, true}, rank);
   return {inverted_if(invert, elements.value.unsqueeze(-1).eq(all).any(-1)), true};
 }

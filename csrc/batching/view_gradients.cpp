@@ -13,11 +13,9 @@ Batched backward_at_dim(const Batched& grad, c10::SymIntArrayRef shape, int64_t 
                         const Rest&... rest) {
   const auto rank = static_cast<int64_t>(shape.size());
   if (grad.is_batched && rank == 0) {
-    // A scalar example, of which one can only take what it is.
+    // A scalar example, which can be unfolded only: it borrows a dimension.
     const c10::SymDimVector column{grad.value.sym_size(0), c10::SymInt(1)};
-    const Tensor columns = Op::call(
-        grad.value.dim() == 1 ? grad.value.unsqueeze(1) : grad.value, column, 1, rest...);
-    return {columns.squeeze(1), true};
+    return {Op::call(grad.value.unsqueeze(1), column, 1, rest...).squeeze(1), true};
   }
   return {Op::call(grad.value, physical_size(grad, shape), physical_dim(dim, rank, grad.is_batched),
                    rest...),
@@ -51,10 +49,9 @@ Batched diagonal_scatter(const Batched& self, const Batched& src, int64_t offset
     return {ops::diagonal_scatter::call(self.value, src.value, offset, dim1, dim2), false};
   }
   const int64_t rank = self.logical_dim();
-  return {ops::diagonal_scatter::call(ensure_batched(self, *size).contiguous(),
-                                      ensure_batched(src, *size), offset,
-                                      physical_dim(dim1, rank, true),
-                                      physical_dim(dim2, rank, true)),
+  return {ops::diagonal_scatter::call(
+              ensure_batched(self, *size).contiguous(), ensure_batched(src, *size), offset,
+              physical_dim(dim1, rank, true), physical_dim(dim2, rank, true)),
           true};
 }
 
@@ -76,8 +73,8 @@ Batched as_strided_scatter(const Batched& self, const Batched& src, c10::SymIntA
       examples.push_back(call(self.value, source, offset));
       continue;
     }
-    const auto first = offset ? std::make_optional(*offset + b * self.value.sym_stride(0))
-                              : std::nullopt;
+    const auto first =
+        offset ? std::make_optional(*offset + b * self.value.sym_stride(0)) : std::nullopt;
     examples.push_back(call(self.value.select(0, b), source, first));
   }
   return {at::stack(examples), true};

@@ -46,8 +46,9 @@ Batched unsqueeze(const Batched& self, int64_t dim) {
 }
 
 Batched t(const Batched& self) {
-  TORCH_CHECK(self.logical_dim() <= 2, "t() expects a tensor with at most 2 dimensions, but self is ",
-              self.logical_dim(), "D");
+  TORCH_CHECK(self.logical_dim() <= 2,
+              "t() expects a tensor with at most 2 dimensions, but self is ", self.logical_dim(),
+              "D");
   return {self.logical_dim() < 2 ? self.value.alias() : self.value.transpose(-2, -1),
           self.is_batched};
 }
@@ -103,8 +104,12 @@ Batched view_dtype(const Batched& self, at::ScalarType dtype) {
   return {self.value.view(dtype), self.is_batched};
 }
 
+// The caller knows that an example is contiguous; the batch need not be.
 Batched unsafe_view(const Batched& self, c10::SymIntArrayRef size) {
-  return {ops::_unsafe_view::call(self.value, view_size(self, size)), self.is_batched};
+  return {self.is_batched && !self.value.is_contiguous()
+              ? self.value.reshape_symint(view_size(self, size))
+              : ops::_unsafe_view::call(self.value, view_size(self, size)),
+          self.is_batched};
 }
 
 Batched reshape_alias(const Batched& self, c10::SymIntArrayRef size, c10::SymIntArrayRef) {
@@ -178,9 +183,8 @@ FUNCTX_RULES(views) {
   batching_rule<ops::unbind_int, unbind>();
   batching_rule<ops::unfold, unfold>();
   batching_rule<ops::select_int, view_at_dim<ops::select_int, c10::SymInt>>();
-  batching_rule<ops::slice_Tensor,
-                view_at_dim<ops::slice_Tensor, std::optional<c10::SymInt>,
-                            std::optional<c10::SymInt>, c10::SymInt>>();
+  batching_rule<ops::slice_Tensor, view_at_dim<ops::slice_Tensor, std::optional<c10::SymInt>,
+                                               std::optional<c10::SymInt>, c10::SymInt>>();
 }
 
 }  // namespace functx
