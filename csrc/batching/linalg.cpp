@@ -118,6 +118,18 @@ Batched matrix_rank(const Batched& self, const Rest&... rest) {
   return {Op::call(self.value, value(rest)...), self.is_batched};
 }
 
+Batched matrix_rank_tensors(const Batched& self, const Batched& atol, const Batched& rtol,
+                            bool hermitian) {
+  const auto size = common_batch_size({&self, &atol, &rtol});
+  const auto tolerance = [&](const Batched& x) {
+    return x.defined() ? std::make_optional(align_rank(x, self.logical_dim() - 2)) : std::nullopt;
+  };
+  const Tensor matrices = size ? ensure_batched(self, *size) : self.value;
+  return {ops::linalg_matrix_rank_atol_rtol_tensor::call(matrices, tolerance(atol), tolerance(rtol),
+                                                         hermitian),
+          size.has_value()};
+}
+
 // The flag tells whether the message should say which matrix of a stack failed.
 struct CheckErrors {
   static void call(const LevelPtr& level, const Tensor& info, c10::string_view name,
@@ -139,6 +151,7 @@ FUNCTX_RULES(linalg) {
   batching_rule<ops::linalg_matrix_rank, matrix_rank<ops::linalg_matrix_rank, double, bool>>();
   batching_rule<ops::linalg_matrix_rank_tol_tensor,
                 matrix_rank<ops::linalg_matrix_rank_tol_tensor, Batched, bool>>();
+  batching_rule<ops::linalg_matrix_rank_atol_rtol_tensor, matrix_rank_tensors>();
   batching_rule<ops::linalg_matrix_rank_atol_rtol_float,
                 matrix_rank<ops::linalg_matrix_rank_atol_rtol_float, Float, Float, bool>>();
   Rules<ops::_linalg_check_errors>::batching = &CheckErrors::call;
