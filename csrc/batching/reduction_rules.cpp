@@ -17,7 +17,7 @@ Batched over_all(const Batched& self, Flat reduce_last) {
 Batched sum(const Batched& self, std::optional<at::ScalarType> dtype) {
   if (self.is_batched && self.logical_dim() == 0) {
     // No dims would mean all of them.
-    return {ops::sum_dim_IntList::call(self.value.unsqueeze(1), {{1}}, false, dtype), true};
+    return {self.value.unsqueeze(1).sum(1, false, dtype), true};
   }
   return {ops::sum_dim_IntList::call(self.value, all_physical_dims(self), false, dtype),
           self.is_batched};
@@ -34,7 +34,8 @@ Batched prod(const Batched& self, std::optional<at::ScalarType> dtype) {
   if (!self.is_batched) {
     return {self.value.prod(dtype), false};
   }
-  return {self.value.flatten(1).prod(-1, false, dtype), true};
+  const Tensor flat = self.logical_dim() == 0 ? self.value.unsqueeze(1) : self.value.flatten(1);
+  return {flat.prod(1, false, dtype), true};
 }
 
 template <class Op, class OpDim>
@@ -81,7 +82,7 @@ std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t>
 
 Batched norm(const Batched& self, const at::Scalar& p) {
   if (self.is_batched && self.logical_dim() == 0) {
-    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {{1}}, false), true};
+    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {1}, false), true};
   }
   return {ops::norm_ScalarOpt_dim::call(self.value, p, all_physical_dims(self), false),
           self.is_batched};
@@ -89,6 +90,9 @@ Batched norm(const Batched& self, const at::Scalar& p) {
 
 Batched norm_dims(const Batched& self, const std::optional<at::Scalar>& p, at::IntArrayRef dims,
                   bool keepdim) {
+  if (self.is_batched && self.logical_dim() == 0) {
+    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {1}, false), true};
+  }
   return {
       ops::norm_ScalarOpt_dim::call(self.value, p, detail::physical_dims_of(self, dims), keepdim),
       self.is_batched};

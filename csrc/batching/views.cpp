@@ -104,8 +104,12 @@ Batched view_dtype(const Batched& self, at::ScalarType dtype) {
   return {self.value.view(dtype), self.is_batched};
 }
 
+// The caller knows that an example is contiguous; the batch need not be.
 Batched unsafe_view(const Batched& self, c10::SymIntArrayRef size) {
-  return {ops::_unsafe_view::call(self.value, view_size(self, size)), self.is_batched};
+  return {self.is_batched && !self.value.is_contiguous()
+              ? self.value.reshape_symint(view_size(self, size))
+              : ops::_unsafe_view::call(self.value, view_size(self, size)),
+          self.is_batched};
 }
 
 Batched reshape_alias(const Batched& self, c10::SymIntArrayRef size, c10::SymIntArrayRef) {
@@ -174,6 +178,8 @@ FUNCTX_RULES(views) {
   batching_rule<ops::split_Tensor, split<ops::split_Tensor, c10::SymInt>>();
   batching_rule<ops::split_with_sizes, split<ops::split_with_sizes, c10::SymIntArrayRef>>();
   batching_rule<ops::unsafe_split_Tensor, split<ops::unsafe_split_Tensor, c10::SymInt>>();
+  batching_rule<ops::unsafe_split_with_sizes,
+                split<ops::unsafe_split_with_sizes, c10::SymIntArrayRef>>();
   batching_rule<ops::unbind_int, unbind>();
   batching_rule<ops::unfold, unfold>();
   batching_rule<ops::select_int, view_at_dim<ops::select_int, c10::SymInt>>();

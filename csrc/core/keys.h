@@ -31,6 +31,10 @@ inline constexpr c10::DispatchKeySet kWrapperKeys =
 // For an operator that the front kernel passes on as it came.
 inline constexpr c10::DispatchKeySet kPassedByKeys = c10::DispatchKeySet(kFrontKey) | kInertKeys;
 
+// A backend for which nobody registers kernels. An operator sent there runs the kernel that PyTorch
+// has for any backend (CompositeExplicitAutograd), which is written in other operators.
+inline constexpr auto kGenericKey = c10::DispatchKey::PrivateUse2;
+
 // What an operator is redispatched to when autograd has to record it on the wrapper. An explicit
 // key set is not masked for fallthrough, so ADInplaceOrView may only be there for operators that
 // have a kernel at that key.
