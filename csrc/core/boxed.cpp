@@ -52,7 +52,7 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
     }
     bump_versions(op.schema(), *stack);
   }
-  const RuleScope scope;
+  const RuleScope scope(*level);
   fallbacks.at(static_cast<size_t>(level->transform))(op, level, stack);
 }
 

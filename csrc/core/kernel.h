@@ -59,7 +59,7 @@ struct Kernel<Op, Result(Args...)> {
         bump_version(args...);
       }
     }
-    const RuleScope scope;
+    const RuleScope scope(*level);
     if (rule == nullptr) {
       static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
       return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(

@@ -6,15 +6,19 @@
 
 #include <algorithm>
 #include <atomic>
-#include <iterator>
+#include <limits>
 
 #include "core/keys.h"
 
 namespace functx {
 namespace {
 
+constexpr int64_t no_limit = std::numeric_limits<int64_t>::max();
+
 std::atomic<int64_t> next_id{1};
 thread_local std::vector<LevelPtr> levels;
+// Levels from this id on are hidden.
+thread_local int64_t limit = no_limit;
 
 // The mode key costs its operators a detour, so it is on only while a level needs it.
 void update_mode_key() {
@@ -24,17 +28,31 @@ void update_mode_key() {
 }
 
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
-  levels.push_back(c10::make_intrusive<Level>(transform, batch_size, randomness));
-  if (levels.back()->wraps()) {
+  const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
+  if (limit != no_limit) [[unlikely]] {
+    // A rule runs code that enters a transform of its own, which must not hide the new level.
+    level->limit_outside = limit;
+    const auto visible = static_cast<ptrdiff_t>(active_levels().size());
+    level->suspended.assign(levels.begin() + visible, levels.end());
+    levels.resize(visible);
+    limit = no_limit;
+  }
+  levels.push_back(level);
+  if (level->wraps()) {
     c10::impl::tls_set_dispatch_key_included(kModeKey, true);
   }
-  return levels.back();
+  return level;
 }
 
 void pop_innermost() {
   const LevelPtr level = std::move(levels.back());
   levels.pop_back();
   level->alive = false;
+  if (level->limit_outside.has_value()) [[unlikely]] {
+    levels.insert(levels.end(), level->suspended.begin(), level->suspended.end());
+    level->suspended.clear();
+    limit = *level->limit_outside;
+  }
   if (level->transform == Transform::Grad) {
     c10::GradMode::set_enabled(level->grad_mode_outside);
   } else {
@@ -93,24 +111,30 @@ void pop(const LevelPtr& level) {
   }
 }
 
-const std::vector<LevelPtr>& active_levels() { return levels; }
+c10::ArrayRef<LevelPtr> active_levels() {
+  // Ids increase from the outside in.
+  const auto hidden = std::find_if(levels.begin(), levels.end(),
+                                   [](const LevelPtr& level) { return level->id >= limit; });
+  return c10::ArrayRef<LevelPtr>(levels).slice(0, hidden - levels.begin());
+}
 
 LevelPtr innermost_wrapper_level() {
-  const auto found =
-      std::find_if(levels.rbegin(), levels.rend(), [](const LevelPtr& l) { return l->wraps(); });
-  return found == levels.rend() ? LevelPtr() : *found;
+  const auto visible = active_levels();
+  const auto found = std::find_if(visible.rbegin(), visible.rend(),
+                                  [](const LevelPtr& level) { return level->wraps(); });
+  return found == visible.rend() ? LevelPtr() : *found;
 }
 
-HideInnerLevels::HideInnerLevels(size_t depth)
-    : hidden_(std::make_move_iterator(levels.begin() + depth),
-              std::make_move_iterator(levels.end())) {
-  levels.resize(depth);
-  update_mode_key();
+bool is_active(Transform transform) {
+  const auto visible = active_levels();
+  return std::any_of(visible.begin(), visible.end(),
+                     [&](const LevelPtr& level) { return level->transform == transform; });
 }
 
-HideInnerLevels::~HideInnerLevels() {
-  std::move(hidden_.begin(), hidden_.end(), std::back_inserter(levels));
-  update_mode_key();
+HideFrom::HideFrom(const Level& level) : outer_limit_(limit) {
+  limit = std::min(limit, level.id);
 }
+
+HideFrom::~HideFrom() { limit = outer_limit_; }
 
 }  // namespace functx

@@ -1,9 +1,11 @@
 // Levels: the active transforms of a thread, outermost first.
 #pragma once
 
+#include <c10/util/ArrayRef.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace functx {
@@ -27,6 +29,9 @@ struct Level final : c10::intrusive_ptr_target {
   bool may_record = false;
   // Grad levels only: the grad mode to return to.
   bool grad_mode_outside = true;
+  // Levels that were hidden when this one was entered, and come back when it is left.
+  std::vector<c10::intrusive_ptr<Level>> suspended;
+  std::optional<int64_t> limit_outside;
 
   bool wraps() const { return transform != Transform::Grad; }
 };
@@ -44,21 +49,22 @@ LevelPtr push_grad();
 void pop(const LevelPtr& level);
 
 // The levels of this thread that operators may see, outermost first.
-const std::vector<LevelPtr>& active_levels();
+c10::ArrayRef<LevelPtr> active_levels();
 // The innermost vmap or jvp level, or null.
 LevelPtr innermost_wrapper_level();
+// Whether operators may see a level of this kind.
+bool is_active(Transform transform);
 
-// Hides the levels from position `depth` on: a rule that has dealt with an inner level asks the
-// outer ones by calling the operator again.
-class HideInnerLevels {
+// Hides `level` and all inside it: what its rule calls belongs to the levels outside.
+class HideFrom {
  public:
-  explicit HideInnerLevels(size_t depth);
-  ~HideInnerLevels();
-  HideInnerLevels(const HideInnerLevels&) = delete;
-  HideInnerLevels& operator=(const HideInnerLevels&) = delete;
+  explicit HideFrom(const Level& level);
+  ~HideFrom();
+  HideFrom(const HideFrom&) = delete;
+  HideFrom& operator=(const HideFrom&) = delete;
 
  private:
-  std::vector<LevelPtr> hidden_;
+  int64_t outer_limit_;
 };
 
 }  // namespace functx
