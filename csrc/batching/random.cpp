@@ -1,5 +1,5 @@
-// Sees every random operator while a vmap or jvp is active, whatever its arguments are: a draw has to
-// be made for each example even if nothing about it is batched.
+// Sees every random operator while a vmap or jvp is active, whatever its arguments are: a draw has
+// to be made for each example even if nothing about it is batched.
 #include "batching/random.h"
 
 #include "batching/boxed_rules.h"
@@ -41,7 +41,8 @@ void check_draws_differ(const c10::OperatorHandle& op, const Level& level) {
   TORCH_CHECK_NOT_IMPLEMENTED(
       level.transform != Transform::Vmap || level.randomness == Randomness::Different,
       "functx.vmap: ", op.operator_name(),
-      " cannot make the same draw for examples that differ. Pass randomness=\"different\" to vmap.");
+      " cannot make the same draw for examples that differ. Pass randomness=\"different\" to "
+      "vmap.");
 }
 
 // Handles the innermost level only; the operator is called again for those outside.
@@ -64,16 +65,13 @@ void random_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
     op.redispatchBoxed(keys & kBelowModeKeys, stack);
     return;
   }
-  const bool is_inside_kernel = autograd_is_excluded();
   const RuleScope scope(*level);
   if (level->transform == Transform::Vmap) {
     draw_for_batch(op, level, stack);
     return;
   }
   op.callBoxed(stack);
-  if (!is_inside_kernel) {
-    wrap_results(op, level, stack);
-  }
+  wrap_results(op, level, stack);
 }
 
 // Operators that are registered later than this have to be called with a batched argument to be
@@ -86,8 +84,7 @@ FUNCTX_RULES(random_operators) {
         is_deterministic(*op)) {
       continue;
     }
-    register_kernel(name, kModeKey,
-                    c10::KernelFunction::makeFromBoxedFunction<&random_kernel>());
+    register_kernel(name, kModeKey, c10::KernelFunction::makeFromBoxedFunction<&random_kernel>());
     if (!drops_inside(*op)) {
       boxed_batching_rule({c10::toString(name).c_str()}, draw_for_batch);
     }

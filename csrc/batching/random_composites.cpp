@@ -67,8 +67,10 @@ Tensor& dropout_(Tensor& self, double p, bool train) {
 Tensor keep(const Tensor& input, double p, bool per_channel) {
   c10::SymDimVector size(input.sym_sizes().begin(), input.sym_sizes().end());
   if (per_channel) {
-    TORCH_CHECK(input.dim() >= 2, "functx.vmap: dropout of whole channels takes an input with at "
-                                  "least two dimensions in each example, got ", input.dim());
+    TORCH_CHECK(input.dim() >= 2,
+                "functx.vmap: dropout of whole channels takes an input with at "
+                "least two dimensions in each example, got ",
+                input.dim());
     std::fill(size.begin() + 2, size.end(), c10::SymInt(1));
   }
   return ops::bernoulli::call(

@@ -58,11 +58,12 @@ bool is_written(const c10::Argument& argument) {
 }
 
 bool takes_tensors(const c10::FunctionSchema& schema) {
-  return std::any_of(schema.arguments().begin(), schema.arguments().end(), [](const auto& argument) {
-    const auto& type = *argument.type();
-    return type.isSubtypeOf(*c10::OptionalType::create(c10::TensorType::get())) ||
-           type.isSubtypeOf(*c10::ListType::ofTensors());
-  });
+  return std::any_of(
+      schema.arguments().begin(), schema.arguments().end(), [](const auto& argument) {
+        const auto& type = *argument.type();
+        return type.isSubtypeOf(*c10::OptionalType::create(c10::TensorType::get())) ||
+               type.isSubtypeOf(*c10::ListType::ofTensors());
+      });
 }
 
 bool has_argument(const c10::FunctionSchema& schema, const char* name) {
@@ -191,17 +192,19 @@ c10::SymIntArrayRef example_size(const Batched& x) {
 // Memory for one example.
 Tensor empty_example(const Batched& x) { return x.value.new_empty_symint(example_size(x)); }
 
-// ---- randomness="different" ----------------------------------------------------------------------
+// ---- randomness="different"
+// ----------------------------------------------------------------------
 
 void check_written_are_batched(const Draw& draw) {
   for (size_t i = 0; i < draw.arguments.size(); ++i) {
-    TORCH_CHECK(!is_written(draw.schema().arguments()[i]) || !draw.arguments[i].isTensor() ||
-                    draw.batched(i).is_batched,
-                "functx.vmap: Cannot ask for different inplace randomness on an unbatched tensor: ",
-                draw.op.operator_name(), " writes into ", draw.schema().arguments()[i].name(),
-                ", which is the same for every example. Use an operator that returns a new tensor "
-                "(torch.rand, torch.randn_like...), create the tensor from a batched one (for example "
-                "with x.new_empty(...)), or pass randomness=\"same\".");
+    TORCH_CHECK(
+        !is_written(draw.schema().arguments()[i]) || !draw.arguments[i].isTensor() ||
+            draw.batched(i).is_batched,
+        "functx.vmap: Cannot ask for different inplace randomness on an unbatched tensor: ",
+        draw.op.operator_name(), " writes into ", draw.schema().arguments()[i].name(),
+        ", which is the same for every example. Use an operator that returns a new tensor "
+        "(torch.rand, torch.randn_like...), create the tensor from a batched one (for example "
+        "with x.new_empty(...)), or pass randomness=\"same\".");
   }
 }
 
@@ -210,8 +213,8 @@ Stack spread(const Draw& draw) {
   Stack spread = draw.arguments;
   for (size_t i = 0; i < spread.size(); ++i) {
     if (spread[i].isTensor() && spread[i].toTensor().defined()) {
-      spread[i] = make_batched(
-          draw.level, {ensure_batched(draw.batched(i), draw.level->batch_size), true});
+      spread[i] =
+          make_batched(draw.level, {ensure_batched(draw.batched(i), draw.level->batch_size), true});
     }
   }
   return spread;
@@ -264,8 +267,8 @@ Stack call_rows(const Draw& draw) {
 }
 
 Stack loop(const Draw& draw) {
-  TORCH_CHECK_NOT_IMPLEMENTED(takes_tensors(draw.schema()), "functx.vmap: ",
-                              draw.op.operator_name(),
+  TORCH_CHECK_NOT_IMPLEMENTED(takes_tensors(draw.schema()),
+                              "functx.vmap: ", draw.op.operator_name(),
                               " cannot draw for each example. Pass randomness=\"same\", or call it "
                               "outside of vmap and pass the result in.");
   Stack stack = spread(draw);
@@ -298,7 +301,8 @@ Stack draw_different(const Draw& draw) {
   return {};
 }
 
-// ---- randomness="same", for arguments that differ between examples -------------------------------
+// ---- randomness="same", for arguments that differ between examples
+// -------------------------------
 
 Stack call_like_one(const Draw& draw) {
   Stack values = values_of(draw);
@@ -391,12 +395,12 @@ bool draws(const c10::OperatorHandle& op, const Stack& stack) {
 }
 
 void check_may_draw(const c10::OperatorHandle& op, const Level& level) {
-  TORCH_CHECK(level.randomness != Randomness::Error,
-              "functx.vmap: called random operation while in randomness error mode: ",
-              op.operator_name(),
-              " draws random numbers, and randomness=\"error\", the default, does not allow that. "
-              "Pass randomness=\"different\" to vmap for a draw per example or randomness=\"same\" "
-              "for one that all examples share, or draw outside of vmap.");
+  TORCH_CHECK(
+      level.randomness != Randomness::Error,
+      "functx.vmap: called random operation while in randomness error mode: ", op.operator_name(),
+      " draws random numbers, and randomness=\"error\", the default, does not allow that. "
+      "Pass randomness=\"different\" to vmap for a draw per example or randomness=\"same\" "
+      "for one that all examples share, or draw outside of vmap.");
 }
 
 void draw_for_batch(const c10::OperatorHandle& op, const LevelPtr& level, Stack* stack) {

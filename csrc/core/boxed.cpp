@@ -1,6 +1,7 @@
 #include "core/boxed.h"
 
 #include <array>
+#include <optional>
 
 #include "core/coverage.h"
 #include "core/operands.h"
@@ -34,8 +35,13 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
   const OperatorTraits& traits = traits_of(op);
   const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
   if (operands.top() == nullptr) {
-    // Wrappers hidden in an argument that is neither a tensor nor a list of tensors.
-    op.redispatchBoxed(keys - kWrapperKeys, stack);
+    // Plain tensors under jvp, or wrappers in an argument that is neither a tensor nor a list of
+    // them.
+    std::optional<HideFrom> from_kernel;
+    if (!traits.is_composite) {
+      from_kernel.emplace();
+    }
+    op.redispatchBoxed(keys.remove(kFrontKey), stack);
     return;
   }
   const LevelPtr level = operands.top()->level();
@@ -44,8 +50,7 @@ void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
     // An operator that came after us: from now on it takes the way of all others.
     cover(op);
     const bool records =
-        !autograd_is_excluded() &&
-        (operands.taped() || (traits.is_view && level->may_record));
+        !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
     if (records || traits.is_composite) {
       op.redispatchBoxed(traits.tape_keys, stack);
       return;

@@ -7,6 +7,7 @@
 #include <ATen/core/boxing/BoxedKernel.h>
 #include <ATen/core/boxing/KernelFunction.h>
 
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -44,14 +45,18 @@ struct Kernel<Op, Result(Args...)> {
     Wrapper* top = operands.top();
     const auto& traits = traits_of<Op>();
     if (top == nullptr) [[unlikely]] {
-      return Op::redispatch(keys - kWrapperKeys, std::forward<Args>(args)...);
+      std::optional<HideFrom> from_kernel;
+      if (!traits.is_composite) {
+        from_kernel.emplace();
+      }
+      return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
     }
     const LevelPtr& level = top->level();
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
     if (keys.has(kFrontKey)) {
       check_alive(*top);
-      const bool records = !autograd_is_excluded() &&
-                           (operands.taped() || (traits.is_view && level->may_record));
+      const bool records =
+          !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
       if (records || (rule == nullptr && traits.is_composite)) {
         return Op::redispatch(traits.tape_keys, std::forward<Args>(args)...);
       }

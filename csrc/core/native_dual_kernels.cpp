@@ -24,7 +24,7 @@ template <class Op, class... Args>
 struct TapeKernel<Op, Tensor(const Tensor&, Args...)> {
   static Tensor run(c10::DispatchKeySet keys, const Tensor& primal, Args... args) {
     if (as_wrapper(primal) == nullptr) {
-      return Op::redispatch(keys - kWrapperKeys, primal, std::forward<Args>(args)...);
+      return Op::redispatch(keys.remove(kFrontKey), primal, std::forward<Args>(args)...);
     }
     if (keys.has(kFrontKey)) {
       return Op::redispatch(traits_of<Op>().tape_keys, primal, std::forward<Args>(args)...);

@@ -1,10 +1,10 @@
 // Factories under jvp: a new tensor is a dual without tangent, because a value that depends on the
 // input may be written into it later.
 #include <ATen/Operators.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include "core/operands.h"
 #include "core/registry.h"
-#include "core/rule_scope.h"
 #include "forward_ad/dual_tensor.h"
 
 namespace functx {
@@ -28,14 +28,19 @@ Tensor as_constant(Tensor made) {
   return made;
 }
 
+// torch.tensor and indexing allocate, write to that memory, and call lift_fresh on it at the end.
+// They keep dispatch modes of Python from seeing the first step.
+bool fills_memory_itself() {
+  return c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::Python);
+}
+
 template <class Op, class Signature = typename Op::schema>
 struct FactoryKernel;
 
 template <class Op, class... Args>
 struct FactoryKernel<Op, Tensor(Args...)> {
   static Tensor run(c10::DispatchKeySet keys, Args... args) {
-    // With autograd excluded we are inside a kernel of PyTorch, which allocates for itself.
-    if (!is_active(Transform::Jvp) || autograd_is_excluded()) {
+    if (!is_active(Transform::Jvp) || fills_memory_itself()) {
       return Op::redispatch(keys & kBelowModeKeys, std::forward<Args>(args)...);
     }
     if (Operands(args...).top() != nullptr) {
@@ -48,8 +53,8 @@ struct FactoryKernel<Op, Tensor(Args...)> {
  private:
   // Factories are made of one another: none of the inner ones is to be wrapped.
   static Tensor make(c10::DispatchKeySet keys, Args... args) {
-    const c10::impl::ExcludeDispatchKeyGuard below(kModeKey);
-    return Op::redispatch(keys & kBelowModeKeys, std::forward<Args>(args)...);
+    const HideFrom inner;
+    return Op::redispatch((keys & kBelowModeKeys).remove(kFrontKey), std::forward<Args>(args)...);
   }
 };
 
@@ -64,7 +69,8 @@ FUNCTX_RULES(jvp_factories) {
   factories<ops::zeros, ops::ones, ops::full, ops::empty_memory_format, ops::empty_strided,
             ops::empty_permuted, ops::eye, ops::eye_m, ops::scalar_tensor>();
   factories<ops::arange, ops::arange_start, ops::arange_start_step, ops::linspace, ops::logspace,
-            ops::linspace_Tensor_Tensor, ops::linspace_Tensor_Scalar, ops::linspace_Scalar_Tensor>();
+            ops::linspace_Tensor_Tensor, ops::linspace_Tensor_Scalar,
+            ops::linspace_Scalar_Tensor>();
   factories<ops::zeros_like, ops::ones_like, ops::empty_like, ops::full_like>();
   factories<ops::new_zeros, ops::new_ones, ops::new_empty, ops::new_full, ops::new_empty_strided>();
   factories<ops::hann_window, ops::hann_window_periodic, ops::hamming_window,
