@@ -2,6 +2,8 @@
 // a typed rule and next to free to compile: for long tails of similar operators.
 #pragma once
 
+#include <functional>
+
 #include "core/boxed.h"
 
 namespace functx {
@@ -24,6 +26,10 @@ void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
 
 // The loop without the warning, for operators that have no other way.
 void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack);
+
+// The silent loop, with a call of `before_example` before that of each example.
+void loop_with(const std::function<void()>& before_example, const c10::OperatorHandle& op,
+               const LevelPtr& level, torch::jit::Stack* stack);
 
 // Turns the loop's warning on or off; returns the old setting.
 bool warn_on_loop(bool enabled);

@@ -149,7 +149,13 @@ void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
   loop_silently(op, level, stack);
 }
 
-void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
+void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level,
+                   torch::jit::Stack* stack) {
+  loop_with([] {}, op, level, stack);
+}
+
+void loop_with(const std::function<void()>& before_example, const c10::OperatorHandle& op,
+               const LevelPtr& level, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const torch::jit::Stack arguments = torch::jit::pop(*stack, schema.arguments().size());
   check_loopable(op, level, arguments);
@@ -157,6 +163,7 @@ void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::
   std::vector<torch::jit::Stack> results;
   const int64_t calls = any_batched ? level->batch_size : 1;
   for (int64_t index = 0; index < calls; ++index) {
+    before_example();
     results.push_back(call(op, level, arguments, index));
   }
   for (size_t position = 0; position < schema.returns().size(); ++position) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 
 #include "core/coverage.h"
 #include "core/operands.h"
@@ -48,8 +49,13 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
   const c10::OperatorHandle& op = traits.handle;
   const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
   if (operands.top() == nullptr) {
-    // Wrappers hidden in an argument that is neither a tensor nor a list of tensors.
-    op.redispatchBoxed(keys - kWrapperKeys, stack);
+    // Plain tensors under jvp, or wrappers in an argument that is neither a tensor nor a list of
+    // them.
+    std::optional<HideFrom> from_kernel;
+    if (!traits.is_composite) {
+      from_kernel.emplace();
+    }
+    op.redispatchBoxed(keys.remove(kFrontKey), stack);
     return;
   }
   const LevelPtr level = operands.top()->level();

@@ -7,6 +7,7 @@
 #include <ATen/core/boxing/BoxedKernel.h>
 #include <ATen/core/boxing/KernelFunction.h>
 
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -45,7 +46,11 @@ struct Kernel<Op, Result(Args...)> {
     Wrapper* top = operands.top();
     const auto& traits = traits_of<Op>();
     if (top == nullptr) [[unlikely]] {
-      return Op::redispatch(keys - kWrapperKeys, std::forward<Args>(args)...);
+      std::optional<HideFrom> from_kernel;
+      if (!traits.is_composite) {
+        from_kernel.emplace();
+      }
+      return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
     }
     const LevelPtr& level = top->level();
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;

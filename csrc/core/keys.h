@@ -13,6 +13,9 @@ inline constexpr auto kFrontKey = c10::DispatchKey::TESTING_ONLY_GenericWrapper;
 // among their arguments: random ones under vmap, factories under jvp. All others fall through.
 inline constexpr auto kModeKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
+// What a mode kernel masks its key set with to pass an operator on.
+inline constexpr c10::DispatchKeySet kBelowModeKeys(c10::DispatchKeySet::FULL_AFTER, kModeKey);
+
 // A spare backend with an Autograd key of its own, for which PyTorch registers its derivative
 // kernels: autograd can record on a wrapper and comes back to us below.
 inline constexpr auto kBackKey = c10::DispatchKey::PrivateUse3;

@@ -28,6 +28,12 @@ void update_mode_key() {
   c10::impl::tls_set_dispatch_key_included(kModeKey, needed);
 }
 
+// Under jvp a factory has to tell a call of the user's from one that a kernel makes for itself. So
+// operators on plain tensors come to the front key too, which hides all levels from their kernels.
+void update_front_key() {
+  c10::impl::tls_set_dispatch_key_included(kFrontKey, is_active(Transform::Jvp));
+}
+
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
   if (limit != no_limit) [[unlikely]] {
@@ -42,6 +48,7 @@ LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   if (level->wraps()) {
     c10::impl::tls_set_dispatch_key_included(kModeKey, true);
   }
+  update_front_key();
   return level;
 }
 
@@ -60,6 +67,7 @@ void pop_innermost() {
   } else {
     update_mode_key();
   }
+  update_front_key();
 }
 
 }  // namespace
@@ -140,8 +148,25 @@ LevelPtr innermost_wrapper_level() {
   return found == visible.rend() ? LevelPtr() : *found;
 }
 
-HideFrom::HideFrom(const Level& level) : outer_limit_(limit) { limit = std::min(limit, level.id); }
+bool is_active(Transform transform) {
+  const auto visible = active_levels();
+  return std::any_of(visible.begin(), visible.end(),
+                     [&](const LevelPtr& level) { return level->transform == transform; });
+}
 
-HideFrom::~HideFrom() { limit = outer_limit_; }
+HideFrom::HideFrom() : outer_limit_(limit) {
+  limit = 0;
+  update_front_key();
+}
+
+HideFrom::HideFrom(const Level& level) : outer_limit_(limit) {
+  limit = std::min(limit, level.id);
+  update_front_key();
+}
+
+HideFrom::~HideFrom() {
+  limit = outer_limit_;
+  update_front_key();
+}
 
 }  // namespace functx

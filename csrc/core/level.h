@@ -60,10 +60,14 @@ void pop(const LevelPtr& level);
 c10::ArrayRef<LevelPtr> active_levels();
 // The innermost vmap or jvp level, or null.
 LevelPtr innermost_wrapper_level();
+// Whether operators may see a level of this kind.
+bool is_active(Transform transform);
 
-// Hides `level` and all inside it: what its rule calls belongs to the levels outside.
+// Hides `level` and all inside it: what its rule calls belongs to the levels outside. Without a
+// level it hides all: what PyTorch's kernels call on plain tensors is no level's business.
 class HideFrom {
  public:
+  HideFrom();
   explicit HideFrom(const Level& level);
   ~HideFrom();
   HideFrom(const HideFrom&) = delete;

@@ -25,7 +25,7 @@ struct TapeKernel<Op, Tensor(const Tensor&, Args...)> {
   static Tensor run(c10::DispatchKeySet keys, const Tensor& primal, Args... args) {
     const Wrapper* wrapper = as_wrapper(primal);
     if (wrapper == nullptr) {
-      return Op::redispatch(keys - kWrapperKeys, primal, std::forward<Args>(args)...);
+      return Op::redispatch(keys.remove(kFrontKey), primal, std::forward<Args>(args)...);
     }
     if (keys.has(kFrontKey)) {
       if (yields_to_torch_func(*wrapper->level(), keys)) {

@@ -63,6 +63,11 @@ class DualTensor final : public Wrapper {
 
 Tensor make_dual(const LevelPtr& level, Dual dual);
 
+// Integers and booleans have none.
+inline bool can_have_tangent(const Tensor& tensor) {
+  return c10::isFloatingType(tensor.scalar_type()) || c10::isComplexType(tensor.scalar_type());
+}
+
 // `view` is a view of `source`, and its tangent, if any, the same view of the tangent.
 Tensor make_dual_view(const LevelPtr& level, const Tensor& source, Dual view);
 
