@@ -29,8 +29,8 @@ class DualTensor final : public Wrapper {
   const Tensor& tangent() const;
   Dual dual() const { return {primal_, tangent(), false}; }
 
-  // After the primal was written to in place: makes `tangent` (undefined: zero) the tangent, for all
-  // tensors that share memory with this one.
+  // After the primal was written to in place: makes `tangent` (undefined: zero) the tangent, for
+  // all tensors that share memory with this one.
   void write_tangent(const Tensor& tangent);
 
   // The tangent in the memory layout of the primal, so that a view of the primal by strides is the
@@ -43,10 +43,10 @@ class DualTensor final : public Wrapper {
   // The tensor that views of this one are views of.
   Pointer root();
 
-  c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(
-      const c10::VariableVersion& version, bool allow_metadata_change) const override;
-  c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(
-      c10::VariableVersion&& version, bool allow_metadata_change) const override;
+  c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(const c10::VariableVersion& version,
+                                                         bool allow_metadata_change) const override;
+  c10::intrusive_ptr<TensorImpl> shallow_copy_and_detach(c10::VariableVersion&& version,
+                                                         bool allow_metadata_change) const override;
   void shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) override;
   void release_resources() override;
 

@@ -7,8 +7,7 @@ namespace functx {
 
 // Makes `tangent` the tangent of `self`, whose primal has just been written to by operator `name`.
 // Raises if `self` is not a tensor of `level` and so cannot hold one.
-void write_back(const char* name, const LevelPtr& level, const Tensor& self,
-                const Tensor& tangent);
+void write_back(const char* name, const LevelPtr& level, const Tensor& self, const Tensor& tangent);
 
 // Raises in the same case before anything was written.
 void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tensor& self,

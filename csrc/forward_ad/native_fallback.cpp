@@ -18,8 +18,8 @@ namespace {
 
 using torch::autograd::ForwardADLevel;
 
-// PyTorch has a single native forward level for the whole process: shared by all threads that are in
-// the fallback, and with a user who has entered torch.autograd.forward_ad.dual_level().
+// PyTorch has a single native forward level for the whole process: shared by all threads that are
+// in the fallback, and with a user who has entered torch.autograd.forward_ad.dual_level().
 class NativeLevel {
  public:
   NativeLevel() {
@@ -76,9 +76,10 @@ Tensor native_dual(const Dual& dual, const LevelPtr& stratum, bool is_written) {
   if (!dual.has_tangent() && !is_written) {
     return primal;
   }
-  TORCH_CHECK(!primal._fw_grad(0).defined(),
-              "functx.jvp: an operator without a rule of its own met a tensor that has a tangent of "
-              "torch.autograd.forward_ad. Unpack it first, or nest functx.jvp instead.");
+  TORCH_CHECK(
+      !primal._fw_grad(0).defined(),
+      "functx.jvp: an operator without a rule of its own met a tensor that has a tangent of "
+      "torch.autograd.forward_ad. Unpack it first, or nest functx.jvp instead.");
   // A tensor without tangent that is written to needs one too, or it would keep the native tangent.
   return at::_make_dual(primal, dual.has_tangent() ? dual.tangent : at::zeros_like(primal), 0);
 }

@@ -1,0 +1,73 @@
+// Views: the tangent of a view is the same view of the tangent.
+#include <ATen/ops/alias.h>
+
+#include "forward_ad/families.h"
+
+namespace functx {
+namespace {
+
+// Strides and offset mean the storage of the primal. The tangent has one of its own, which need not
+// begin where the primal's does.
+struct StridedTangent {
+  Tensor tangent;
+  std::optional<c10::SymInt> offset;
+};
+
+StridedTangent strided_tangent(DualTensor& wrapper, const std::optional<c10::SymInt>& offset) {
+  if (!wrapper.tangent().defined()) {
+    return {};
+  }
+  const Tensor tangent = wrapper.tangent_in_layout_of_primal();
+  if (!offset.has_value()) {
+    return {tangent, std::nullopt};
+  }
+  return {tangent, *offset - wrapper.primal().sym_storage_offset() + tangent.sym_storage_offset()};
+}
+
+Dual strided(DualTensor& wrapper, c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
+             const std::optional<c10::SymInt>& offset) {
+  const auto [tangent, tangent_offset] = strided_tangent(wrapper, offset);
+  return {
+      ops::as_strided::call(wrapper.primal(), size, stride, offset),
+      tangent.defined() ? ops::as_strided::call(tangent, size, stride, tangent_offset) : Tensor()};
+}
+
+Tensor as_strided(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size,
+                  c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+  auto& wrapper = *at_level<DualTensor>(self, *level);
+  return make_dual_view(level, self, strided(wrapper, size, stride, offset));
+}
+
+const Tensor& as_strided_(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size,
+                          c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+  auto& wrapper = *at_level<DualTensor>(self, *level);
+  Dual view = strided(wrapper, size, stride, offset);
+  wrapper.replace(std::move(view.primal), std::move(view.tangent));
+  return self;
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_views) {
+  linear_view<ops::alias, ops::t, ops::transpose_int, ops::permute, ops::expand, ops::view,
+              ops::unsqueeze, ops::squeeze, ops::squeeze_dim, ops::squeeze_dims, ops::select_int,
+              ops::slice_Tensor, ops::diagonal, ops::unbind_int, ops::split_Tensor,
+              ops::split_with_sizes, ops::unfold, ops::_conj, ops::_neg_view, ops::_reshape_alias,
+              ops::view_as_real, ops::view_as_complex, ops::lift_fresh>();
+  Rules<ops::as_strided>::dual = &as_strided;
+  install_kernel<ops::as_strided>();
+  nondifferentiable<ops::detach>();
+}
+
+FUNCTX_RULES(jvp_inplace_views) {
+  inplace_view<ops::t_, ops::t>();
+  inplace_view<ops::transpose_, ops::transpose_int>();
+  inplace_view<ops::squeeze_, ops::squeeze>();
+  inplace_view<ops::squeeze__dim, ops::squeeze_dim>();
+  inplace_view<ops::squeeze__dims, ops::squeeze_dims>();
+  inplace_view<ops::unsqueeze_, ops::unsqueeze>();
+  Rules<ops::as_strided_>::dual = &as_strided_;
+  install_kernel<ops::as_strided_>();
+}
+
+}  // namespace functx
