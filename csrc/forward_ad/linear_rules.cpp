@@ -56,6 +56,11 @@ Dual constant_pad(const Dual& self, c10::SymIntArrayRef pad, const at::Scalar& v
           ops::constant_pad_nd::call(self.tangent, pad, 0)};
 }
 
+// The tangent may have other strides, with which it can't be a view.
+Dual unsafe_view(const Dual& self, c10::SymIntArrayRef size) {
+  return {ops::_unsafe_view::call(self.primal, size), self.tangent.reshape_symint(size), false};
+}
+
 Dual nansum(const Dual& self, at::OptionalIntArrayRef dim, bool keepdim,
             std::optional<at::ScalarType> dtype) {
   const Tensor counted = self.tangent.masked_fill(self.primal.isnan(), 0);
@@ -73,11 +78,12 @@ FUNCTX_RULES(jvp_linear) {
   dual_rule<ops::cat, join<ops::cat>>();
   dual_rule<ops::stack, join<ops::stack>>();
   dual_rule<ops::constant_pad_nd, constant_pad>();
+  dual_rule<ops::_unsafe_view, unsafe_view>();
   dual_rule<ops::nansum, nansum>();
   linear<ops::neg, ops::clone, ops::_to_copy, ops::sum, ops::sum_dim_IntList, ops::mean,
          ops::mean_dim, ops::cumsum, ops::flip, ops::roll, ops::rot90, ops::tril, ops::triu,
-         ops::_unsafe_view, ops::trace, ops::diag_embed, ops::repeat, ops::_conj_physical,
-         ops::_reshape_copy, ops::unsafe_split_Tensor, ops::unsafe_split_with_sizes>();
+         ops::trace, ops::diag_embed, ops::repeat, ops::_conj_physical, ops::_reshape_copy,
+         ops::unsafe_split_Tensor, ops::unsafe_split_with_sizes>();
   linear<ops::_fft_r2c, ops::_fft_c2r, ops::_fft_c2c>();
 }
 

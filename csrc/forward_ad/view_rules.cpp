@@ -46,14 +46,36 @@ const Tensor& as_strided_(const LevelPtr& level, const Tensor& self, c10::SymInt
   return self;
 }
 
+// Views that depend on strides, which the tangent need not share: it is laid out like the primal
+// first, for all who look at it.
+template <class Op, class Signature = typename Op::schema>
+struct LayoutView;
+
+template <class Op, class... Args>
+struct LayoutView<Op, Tensor(const Tensor&, Args...)> {
+  static Tensor call(const LevelPtr& level, const Tensor& self, Args... args) {
+    auto& wrapper = *at_level<DualTensor>(self, *level);
+    Dual view{Op::call(wrapper.primal(), args...), {}};
+    if (wrapper.tangent().defined()) {
+      view.tangent = Op::call(wrapper.tangent_in_layout_of_primal(), args...);
+    }
+    return make_dual_view(level, self, std::move(view));
+  }
+};
+
+template <class... Ops>
+void layout_view() {
+  ((Rules<Ops>::dual = &LayoutView<Ops>::call, install_kernel<Ops>()), ...);
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_views) {
-  linear_view<ops::alias, ops::t, ops::transpose_int, ops::permute, ops::expand, ops::view,
-              ops::unsqueeze, ops::squeeze, ops::squeeze_dim, ops::squeeze_dims, ops::select_int,
-              ops::slice_Tensor, ops::diagonal, ops::unbind_int, ops::split_Tensor,
-              ops::split_with_sizes, ops::unfold, ops::_conj, ops::_neg_view, ops::_reshape_alias,
-              ops::view_as_real, ops::view_as_complex, ops::lift_fresh>();
+  linear_view<ops::alias, ops::t, ops::transpose_int, ops::permute, ops::expand, ops::unsqueeze,
+              ops::squeeze, ops::squeeze_dim, ops::squeeze_dims, ops::select_int, ops::slice_Tensor,
+              ops::diagonal, ops::unbind_int, ops::split_Tensor, ops::split_with_sizes, ops::unfold,
+              ops::_conj, ops::_neg_view, ops::view_as_real, ops::lift_fresh>();
+  layout_view<ops::view, ops::_reshape_alias, ops::view_as_complex>();
   Rules<ops::as_strided>::dual = &as_strided;
   install_kernel<ops::as_strided>();
   nondifferentiable<ops::detach>();
