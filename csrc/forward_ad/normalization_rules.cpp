@@ -201,7 +201,7 @@ struct GroupNorm {
   }
   // Every group in a row of its own.
   Tensor rows(const Tensor& t) const {
-    return t.reshape_symint({n, c10::SymInt(groups), c10::SymInt(-1)});
+    return t.reshape_symint({n, c10::SymInt(groups), c / groups * pixels});
   }
   Tensor normalized() const {
     return rows(input).sub(mean.unsqueeze(-1)).mul(rstd.unsqueeze(-1)).view_as(input);
@@ -216,10 +216,11 @@ struct GroupNorm {
   }
 };
 
-std::tuple<Dual, Tensor, Tensor> native_group_norm(const Dual& input, const Dual& weight,
-                                                   const Dual& bias, const c10::SymInt& n,
-                                                   const c10::SymInt& c, const c10::SymInt& pixels,
-                                                   int64_t groups, double eps) {
+// The backward that can be differentiated again uses the tangents of mean and rstd.
+std::tuple<Dual, Dual, Dual> native_group_norm(const Dual& input, const Dual& weight,
+                                               const Dual& bias, const c10::SymInt& n,
+                                               const c10::SymInt& c, const c10::SymInt& pixels,
+                                               int64_t groups, double eps) {
   auto [primal, mean, rstd] = ops::native_group_norm::call(
       input.primal, optional(weight.primal), optional(bias.primal), n, c, pixels, groups, eps);
   const GroupNorm norm{n, c, pixels, groups, input.primal, mean, rstd};
@@ -227,7 +228,15 @@ std::tuple<Dual, Tensor, Tensor> native_group_norm(const Dual& input, const Dual
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
                            per_channel(weight, rank), per_channel(bias, rank));
-  return {conform(std::move(tangent), std::move(primal)), std::move(mean), std::move(rstd)};
+  Tensor mean_tangent, rstd_tangent;
+  if (input.has_tangent()) {
+    const Tensor rows = norm.rows(input.tangent);
+    mean_tangent = rows.mean(-1);
+    rstd_tangent = norm.rows(norm.normalized()).mul(rows).mean(-1).mul(rstd.square()).neg();
+  }
+  return {conform(std::move(tangent), std::move(primal)),
+          conform(std::move(mean_tangent), std::move(mean)),
+          conform(std::move(rstd_tangent), std::move(rstd))};
 }
 
 Gradients native_group_norm_backward(const Dual& grad, const Dual& input, const Dual& mean,

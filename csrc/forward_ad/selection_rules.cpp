@@ -63,6 +63,15 @@ Selection pool(const Dual& self, Args... args) {
 
 using Ints = at::IntArrayRef;
 
+// A composite operator, but one that reads memory by itself where it sees no gradient.
+Dual max_pool1d(const Dual& self, Ints kernel, Ints stride, Ints padding, Ints dilation,
+                bool ceil_mode) {
+  auto [values, indices] =
+      ops::max_pool1d_with_indices::call(self.primal, kernel, stride, padding, dilation, ceil_mode);
+  Tensor tangent = gather(self.tangent, -1, indices);
+  return {std::move(values), std::move(tangent)};
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_selection) {
@@ -84,6 +93,7 @@ FUNCTX_RULES(jvp_max_pooling) {
             pool<ops::max_pool2d_with_indices, 2, Ints, Ints, Ints, Ints, bool>>();
   dual_rule<ops::max_pool3d_with_indices,
             pool<ops::max_pool3d_with_indices, 3, Ints, Ints, Ints, Ints, bool>>();
+  dual_rule<ops::max_pool1d, max_pool1d>();
   dual_rule<ops::adaptive_max_pool2d, pool<ops::adaptive_max_pool2d, 2, Ints>>();
   dual_rule<ops::adaptive_max_pool3d, pool<ops::adaptive_max_pool3d, 3, Ints>>();
   linear_in_first<ops::max_pool2d_with_indices_backward, ops::max_pool3d_with_indices_backward,

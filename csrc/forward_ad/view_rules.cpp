@@ -6,6 +6,18 @@
 namespace functx {
 namespace {
 
+// Views that depend on strides, which the tangent need not share: it is laid out like the primal
+// first, for all who look at it. Nobody can write to a tensor that was expanded, so the tangent of
+// its view may be a copy; one of the same shape, for whatever strides were asked for.
+Tensor tangent_for_view(DualTensor& wrapper) {
+  const Tensor& tangent = wrapper.tangent();
+  if (tangent.sym_strides() == wrapper.primal().sym_strides()) {
+    return tangent;
+  }
+  const Tensor root = wrapper.root()->primal();
+  return root.is_non_overlapping_and_dense() ? wrapper.tangent_in_layout_of_primal() : Tensor();
+}
+
 // Strides and offset mean the storage of the primal. The tangent has one of its own, which need not
 // begin where the primal's does.
 struct StridedTangent {
@@ -17,7 +29,10 @@ StridedTangent strided_tangent(DualTensor& wrapper, const std::optional<c10::Sym
   if (!wrapper.tangent().defined()) {
     return {};
   }
-  const Tensor tangent = wrapper.tangent_in_layout_of_primal();
+  const Tensor tangent = tangent_for_view(wrapper);
+  TORCH_CHECK(tangent.defined(),
+              "functx.jvp: as_strided of a tensor that was expanded, or is part of a larger one, "
+              "would look at a tangent with other strides. Call contiguous() on it first.");
   if (!offset.has_value()) {
     return {tangent, std::nullopt};
   }
@@ -46,8 +61,6 @@ const Tensor& as_strided_(const LevelPtr& level, const Tensor& self, c10::SymInt
   return self;
 }
 
-// Views that depend on strides, which the tangent need not share: it is laid out like the primal
-// first, for all who look at it.
 template <class Op, class Signature = typename Op::schema>
 struct LayoutView;
 
@@ -57,10 +70,18 @@ struct LayoutView<Op, Tensor(const Tensor&, Args...)> {
     auto& wrapper = *at_level<DualTensor>(self, *level);
     Dual view{Op::call(wrapper.primal(), args...), {}};
     if (wrapper.tangent().defined()) {
-      view.tangent = Op::call(wrapper.tangent_in_layout_of_primal(), args...);
+      const Tensor same_layout = tangent_for_view(wrapper);
+      view.tangent = same_layout.defined() ? Op::call(same_layout, args...)
+                                           : copied(wrapper.tangent(), args...);
     }
     return make_dual_view(level, self, std::move(view));
   }
+
+ private:
+  static Tensor copied(const Tensor& tangent, const auto& size, const auto&...) {
+    return tangent.contiguous().view_symint(size);
+  }
+  static Tensor copied(const Tensor& tangent) { return Op::call(tangent.contiguous()); }
 };
 
 template <class... Ops>
