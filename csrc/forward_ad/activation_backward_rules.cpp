@@ -70,6 +70,14 @@ Tensor hardswish_by_input(const Tensor& t, const Tensor&, const Tensor& grad, co
   return zero_unless(x.abs().lt(3), grad.mul(t).div(3));
 }
 
+// Of log(x / (1 - x)), inside of the bounds if there are any.
+Tensor logit_by_input(const Tensor& t, const Tensor&, const Tensor& grad, const Tensor& x,
+                      std::optional<double> eps) {
+  const Tensor slope = x.sub(x.square()).reciprocal();
+  const Tensor term = grad.mul(t).mul(slope.square()).mul(x.mul(2).sub(1));
+  return eps.has_value() ? zero_unless(x.ge(*eps).logical_and(x.le(1 - *eps)), term) : term;
+}
+
 // With a result for input its slope, on the side that is curved, is input_scale * (y + a constant).
 Dual elu_backward(const Dual& grad, const at::Scalar& alpha, const at::Scalar& scale,
                   const at::Scalar& input_scale, bool is_result, const Dual& self_or_result) {
@@ -139,6 +147,7 @@ FUNCTX_RULES(jvp_activation_backward) {
   partials<ops::softplus_backward, of_grad<ops::softplus_backward>, softplus_by_input>();
   partials<ops::log_sigmoid_backward, of_grad<ops::log_sigmoid_backward>, log_sigmoid_by_input>();
   partials<ops::hardswish_backward, of_grad<ops::hardswish_backward>, hardswish_by_input>();
+  partials<ops::logit_backward, of_grad<ops::logit_backward>, logit_by_input>();
   dual_rule<ops::elu_backward, elu_backward>();
   dual_rule<ops::glu_backward, glu_backward>();
   dual_rule<ops::_prelu_kernel_backward, prelu_backward>();

@@ -82,11 +82,13 @@ Dual scalar_pow(const at::Scalar& base, const Dual& exponent) {
   Tensor primal = ops::pow_Scalar::call(base, exponent.primal);
   if (base.equal(0)) {
     const Tensor slope = primal.mul(-INFINITY).masked_fill(is_flat_at_zero(exponent.primal), 0);
-    return conform(exponent.tangent.mul(slope), std::move(primal));
+    Tensor tangent = exponent.tangent.mul(slope);
+    return conform(std::move(tangent), std::move(primal));
   }
   const at::Scalar log = base.isComplex() ? at::Scalar(std::log(base.toComplexDouble()))
                                           : at::Scalar(std::log(base.toDouble()));
-  return conform(exponent.tangent.mul(primal).mul(log), std::move(primal));
+  Tensor tangent = exponent.tangent.mul(primal).mul(log);
+  return conform(std::move(tangent), std::move(primal));
 }
 
 // ---- choices ----

@@ -320,6 +320,15 @@ std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual
   return {conform(std::move(tangent), std::move(primal)), std::move(mean), std::move(rstd)};
 }
 
+// The same, but for the schema, which says that running statistics are written to.
+std::tuple<Tensor, Tensor, Tensor> native_batch_norm_legit(
+    const LevelPtr& level, const Tensor& input, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& bias, Tensor& running_mean, Tensor& running_var, bool training,
+    double momentum, double eps) {
+  return Rules<ops::native_batch_norm>::dual(level, input, weight, bias, running_mean, running_var,
+                                             training, momentum, eps);
+}
+
 Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const Dual& weight,
                                      const Dual& running_mean, const Dual& running_var,
                                      const Dual& mean, const Dual& rstd, bool train, double eps,
@@ -371,6 +380,8 @@ FUNCTX_RULES(jvp_normalization) {
   dual_rule<ops::native_group_norm, native_group_norm>();
   dual_rule<ops::native_group_norm_backward, native_group_norm_backward>();
   dual_rule<ops::native_batch_norm, native_batch_norm>();
+  Rules<ops::_native_batch_norm_legit>::dual = &native_batch_norm_legit;
+  install_kernel<ops::_native_batch_norm_legit>();
   dual_rule<ops::native_batch_norm_backward, native_batch_norm_backward>();
 }
 

@@ -59,7 +59,7 @@ Tensor var_tangent(const Dual& self, at::OptionalIntArrayRef dim,
       count(self.primal, dims) - (correction.has_value() ? correction->toDouble() : 1.0);
   const Tensor centered = self.primal.sub(self.primal.mean(dims, true));
   return sum_dims(real_inner(centered, self.tangent), dims, keepdim)
-      .mul(2 / std::max(degrees, 0.0));
+      .mul(self.primal.sym_numel() == 0 ? 0.0 : 2 / std::max(degrees, 0.0));
 }
 
 Tensor std_tangent(const Tensor& std, const Tensor& var_tangent) {
