@@ -1,8 +1,16 @@
 #include "forward_ad/conform.h"
 
+#include <ATen/ops/real.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
 namespace functx {
 
 Dual conform(Tensor tangent, Tensor primal) {
+  if (!tangent.defined() || !is_differentiable(primal)) {
+    return {std::move(primal), {}};
+  }
   if (tangent.scalar_type() != primal.scalar_type()) {
     tangent = tangent.to(primal.scalar_type());
   }
@@ -10,6 +18,30 @@ Dual conform(Tensor tangent, Tensor primal) {
     tangent = tangent.expand_symint(primal.sym_sizes());
   }
   return {std::move(primal), std::move(tangent), false};
+}
+
+bool is_differentiable(const Tensor& tensor) {
+  const auto type = tensor.scalar_type();
+  return at::isFloatingType(type) || at::isComplexType(type);
+}
+
+Tensor sum_of(Tensor left, Tensor right) {
+  if (!left.defined() || !right.defined()) {
+    return left.defined() ? left : right;
+  }
+  return left.add(right);
+}
+
+Tensor tangent_or_zeros(const Dual& dual) {
+  return dual.has_tangent() ? dual.tangent : at::zeros_like(dual.primal);
+}
+
+Tensor zero_unless(const Tensor& condition, const Tensor& tangent) {
+  return at::where(condition, tangent, at::zeros({}, tangent.options()));
+}
+
+Tensor real_inner(const Tensor& x, const Tensor& tangent) {
+  return x.is_complex() ? at::real(x.conj().mul(tangent)) : x.mul(tangent);
 }
 
 }  // namespace functx

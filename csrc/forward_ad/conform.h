@@ -1,4 +1,4 @@
-// Giving a tangent the shape and dtype of its primal.
+// What tangents have to look like, and arithmetic of tangents that may be undefined, that is zero.
 #pragma once
 
 #include "forward_ad/dual_tensor.h"
@@ -8,5 +8,18 @@ namespace functx {
 // A dual of `primal` whose tangent was computed from operands that may have been broadcast or
 // promoted on the way to it, or is that of an operand itself.
 Dual conform(Tensor tangent, Tensor primal);
+
+// Integers and booleans have no tangent.
+bool is_differentiable(const Tensor& tensor);
+
+Tensor sum_of(Tensor left, Tensor right);
+
+Tensor tangent_or_zeros(const Dual& dual);
+
+// `tangent` where `condition` holds, zero elsewhere.
+Tensor zero_unless(const Tensor& condition, const Tensor& tangent);
+
+// Real part of the product with the conjugate: what a real function of complex numbers is made of.
+Tensor real_inner(const Tensor& x, const Tensor& tangent);
 
 }  // namespace functx

@@ -43,8 +43,14 @@ void DualTensor::make_tangent_writable(const Tensor& written) {
   if (tangent_.defined() && owns_tangent_ && !is_of_inner_level(written, tangent_)) {
     return;
   }
-  // Holds the batch dimensions of `written`, in the layout of the primal.
-  Tensor writable = at::_new_zeros_with_same_feature_meta(written, primal_);
+  // Holds the batch dimensions of what is written and of what is there, in the layout of the
+  // primal.
+  const bool is_inner = tangent_.defined() && is_of_inner_level(tangent_, written);
+  Tensor writable = at::_new_zeros_with_same_feature_meta(is_inner ? tangent_ : written, primal_);
+  if (writable.sym_strides() != primal_.sym_strides()) {
+    writable = writable.new_empty_strided_symint(primal_.sym_sizes(), primal_.sym_strides());
+    writable.zero_();
+  }
   if (tangent_.defined()) {
     writable.copy_(tangent_);
   }

@@ -1,21 +1,37 @@
 // Elementwise functions: the tangent is the derivative at the primal times the tangent. Formulas
 // hold for complex arguments too, where the function is holomorphic.
+#include <ATen/ops/imag.h>
 #include <ATen/ops/real.h>
+
+#include <cmath>
 
 #include "forward_ad/families.h"
 
 namespace functx {
 namespace {
 
-// An operator of the form (grad, saved, ...) that multiplies by a real derivative in one pass,
-// which serves forward mode as well.
-template <class Backward>
-constexpr auto by_backward_of_input =
-    [](const Tensor& t, const Tensor& x, const Tensor&, const auto&... rest) {
-      return Backward::call(t, x, rest...);
-    };
-
 Tensor one_minus(const Tensor& x) { return ops::rsub_Scalar::call(x, 1, 1); }
+
+constexpr auto pass = [](auto& t, auto&...) { return t; };
+
+// Of a function with values on the unit circle only what is at right angles to the value counts.
+Tensor sgn(const Tensor& t, const Tensor& x, const Tensor& y) {
+  if (!x.is_complex()) {
+    return {};
+  }
+  return t.sub(y.mul(real_inner(y, t))).div(x.abs()).masked_fill(x.eq(0), 0);
+}
+
+Tensor angle(const Tensor& t, const Tensor& x, const Tensor&) {
+  if (!x.is_complex()) {
+    return {};
+  }
+  return at::imag(t.mul(x.conj())).div(x.abs().square()).masked_fill(x.eq(0), 0);
+}
+
+Tensor sinc(const Tensor& t, const Tensor& x, const Tensor& y) {
+  return t.mul(x.mul(M_PI).cos().sub(y).div(x)).masked_fill(x.eq(0), 0);
+}
 
 Tensor two_over_sqrt_pi_exp(const Tensor& t, const Tensor& x) {
   return t.mul(x.square().neg().exp()).mul(1.1283791670955126);
@@ -29,12 +45,6 @@ FUNCTX_RULES(jvp_elementwise) {
   elementwise<ops::tan, [](auto& t, auto&, auto& y) { return t.mul(y.square().add(1)); }>();
   elementwise<ops::sinh, [](auto& t, auto& x, auto&) { return t.mul(x.cosh()); }>();
   elementwise<ops::cosh, [](auto& t, auto& x, auto&) { return t.mul(x.sinh()); }>();
-  elementwise<ops::tanh, [](auto& t, auto&, auto& y) {
-    return y.is_complex() ? t.mul(one_minus(y.square())) : ops::tanh_backward::call(t, y);
-  }>();
-  elementwise<ops::sigmoid, [](auto& t, auto&, auto& y) {
-    return y.is_complex() ? t.mul(y.mul(one_minus(y))) : ops::sigmoid_backward::call(t, y);
-  }>();
   elementwise<ops::asin,
               [](auto& t, auto& x, auto&) { return t.mul(one_minus(x.square()).rsqrt()); }>();
   elementwise<ops::acos,
@@ -56,53 +66,49 @@ FUNCTX_RULES(jvp_elementwise) {
   elementwise<ops::erf, [](auto& t, auto& x, auto&) { return two_over_sqrt_pi_exp(t, x); }>();
   elementwise<ops::erfc,
               [](auto& t, auto& x, auto&) { return two_over_sqrt_pi_exp(t, x).neg(); }>();
+  elementwise<ops::acosh,
+              [](auto& t, auto& x, auto&) { return t.mul(x.square().sub(1).rsqrt()); }>();
+  elementwise<ops::asinh,
+              [](auto& t, auto& x, auto&) { return t.mul(x.square().add(1).rsqrt()); }>();
+  elementwise<ops::atanh, [](auto& t, auto& x, auto&) { return t.div(one_minus(x.square())); }>();
+  elementwise<ops::sinc, sinc>();
+  elementwise<ops::sgn, sgn>();
+  elementwise<ops::angle, angle>();
   elementwise<ops::abs, [](auto& t, auto& x, auto&) {
     return x.is_complex() ? at::real(t.mul(x.sgn().conj())) : t.mul(x.sgn());
   }>();
 }
 
-FUNCTX_RULES(jvp_activation) {
-  elementwise<ops::relu,
-              [](auto& t, auto&, auto& y) { return ops::threshold_backward::call(t, y, 0); }>();
-  elementwise<ops::threshold, [](auto& t, auto& x, auto&, auto& threshold, auto&) {
-    return ops::threshold_backward::call(t, x, threshold);
-  }>();
-  elementwise<ops::gelu, by_backward_of_input<ops::gelu_backward>>();
-  elementwise<ops::silu, by_backward_of_input<ops::silu_backward>>();
-  elementwise<ops::mish, by_backward_of_input<ops::mish_backward>>();
-  elementwise<ops::softplus, by_backward_of_input<ops::softplus_backward>>();
-  elementwise<ops::softshrink, by_backward_of_input<ops::softshrink_backward>>();
-  elementwise<ops::hardshrink, by_backward_of_input<ops::hardshrink_backward>>();
-  elementwise<ops::hardtanh, by_backward_of_input<ops::hardtanh_backward>>();
-  elementwise<ops::hardsigmoid, by_backward_of_input<ops::hardsigmoid_backward>>();
-  elementwise<ops::hardswish, by_backward_of_input<ops::hardswish_backward>>();
-  elementwise<ops::leaky_relu, [](auto& t, auto& x, auto&, auto& slope) {
-    return ops::leaky_relu_backward::call(t, x, slope, false);
-  }>();
-  elementwise<ops::elu, [](auto& t, auto& x, auto&, auto& alpha, auto& scale, auto& input_scale) {
-    return ops::elu_backward::call(t, alpha, scale, input_scale, false, x);
-  }>();
-}
-
 FUNCTX_RULES(jvp_scalar_arithmetic) {
-  elementwise<ops::pow_Tensor_Scalar, [](auto& t, auto& x, auto&, auto& exponent) {
-    return exponent.equal(2) ? t.mul(x).mul(2)
-                             : t.mul(x.pow(exponent.toDouble() - 1)).mul(exponent);
-  }>();
   elementwise<ops::mul_Scalar, [](auto& t, auto&, auto&, auto& factor) { return t.mul(factor); }>();
   elementwise<ops::div_Scalar,
               [](auto& t, auto&, auto&, auto& divisor) { return t.div(divisor); }>();
-  elementwise<ops::rsub_Scalar,
-              [](auto& t, auto&, auto&, auto&, auto& alpha) { return t.mul(alpha).neg(); }>();
+  elementwise<ops::rsub_Scalar, [](auto& t, auto&, auto&, auto&, auto& alpha) {
+    return alpha.equal(1) ? t.neg() : t.mul(alpha).neg();
+  }>();
+  elementwise<ops::div_Scalar_mode, [](auto& t, auto&, auto&, auto& divisor, auto& mode) {
+    return mode.has_value() ? Tensor() : t.div(divisor);
+  }>();
+  elementwise<ops::remainder_Scalar, pass>();
+  elementwise<ops::fmod_Scalar, pass>();
+  elementwise<ops::frac, pass>();
+  elementwise<ops::deg2rad, [](auto& t, auto&, auto&) { return t.deg2rad(); }>();
+  elementwise<ops::rad2deg, [](auto& t, auto&, auto&) { return t.rad2deg(); }>();
 }
 
-FUNCTX_RULES(jvp_piecewise_constant) {
-  nondifferentiable<ops::sign, ops::ceil, ops::floor, ops::round, ops::trunc, ops::logical_not,
-                    ops::bitwise_not, ops::isnan>();
-  nondifferentiable<ops::eq_Tensor, ops::ne_Tensor, ops::lt_Tensor, ops::le_Tensor, ops::gt_Tensor,
-                    ops::ge_Tensor, ops::eq_Scalar, ops::ne_Scalar, ops::lt_Scalar, ops::le_Scalar,
-                    ops::gt_Scalar, ops::ge_Scalar, ops::logical_and, ops::logical_or,
-                    ops::logical_xor, ops::argmax, ops::argmin, ops::floor_divide>();
+FUNCTX_RULES(jvp_clamping) {
+  elementwise<ops::clamp, [](auto& t, auto& x, auto&, auto& min, auto& max) {
+    if (!min.has_value()) {
+      return zero_unless(x.le(*max), t);
+    }
+    return zero_unless(max.has_value() ? x.ge(*min).logical_and(x.le(*max)) : x.ge(*min), t);
+  }>();
+  elementwise<ops::clamp_min,
+              [](auto& t, auto& x, auto&, auto& min) { return zero_unless(x.ge(min), t); }>();
+  elementwise<ops::clamp_max,
+              [](auto& t, auto& x, auto&, auto& max) { return zero_unless(x.le(max), t); }>();
+  elementwise<ops::nan_to_num,
+              [](auto& t, auto& x, auto&, auto&...) { return zero_unless(x.isfinite(), t); }>();
 }
 
 }  // namespace functx

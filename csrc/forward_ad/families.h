@@ -1,17 +1,22 @@
 // Rules for whole families of operators under jvp. One line registers one operator or many.
 //
 //   linear<ops::neg, ops::sum_dim_IntList>();        the same operator on the tangent
+//   linear_in<ops::scatter_add, 0, 3>();             linear in the arguments at these positions
+//   linear_in_first<ops::gather>();                  that is, in the one at position 0
 //   linear_view<ops::transpose_int>();               likewise, sharing memory
 //   multilinear<ops::mm, ops::mul_Tensor>();         product rule over all tensor arguments
 //   elementwise<ops::sin, [](auto& t, auto& x, auto&) { return t * x.cos(); }>();
+//   partials<ops::hypot, by_self, by_other>();       a sum of one term for each first argument
 //   nondifferentiable<ops::eq_Tensor>();             the tangent is zero
 //   inplace<ops::mul__Tensor, ops::mul_Tensor>();    as the functional operator, written back
+//   inplace_view<ops::t_, ops::t>();                 a tensor that becomes a view of itself
 #pragma once
 
 #include <ATen/ops/zeros_like.h>
 
 #include <array>
 
+#include "forward_ad/conform.h"
 #include "forward_ad/inplace.h"
 #include "forward_ad/rule.h"
 
@@ -68,12 +73,16 @@ struct Linear<Op, Result(Args...)> {
     return std::apply(
         [&](const auto&... original) {
           Result primals = Op::call(primal_of(args, original)...);
-          return any_tangent
+          return any_tangent && can_have_tangent(primals)
                      ? pair(std::move(primals), Op::call(tangent_of(args, original)...), wrap)
                      : pair(std::move(primals), Result{}, wrap);
         },
         originals);
   }
+
+  // A cast to integers, sum(dtype=torch.int64)...
+  static bool can_have_tangent(const Tensor& primal) { return is_differentiable(primal); }
+  static bool can_have_tangent(const std::vector<Tensor>&) { return true; }
 
   template <class Wrap>
   static Tensor pair(Tensor primal, Tensor tangent, const Wrap& wrap) {
@@ -90,6 +99,37 @@ struct Linear<Op, Result(Args...)> {
       duals.push_back(wrap(Dual{std::move(primals[i]), std::move(tangents[i])}));
     }
     return duals;
+  }
+};
+
+template <class Op, class Signature, size_t... positions>
+struct LinearIn;
+
+template <class Op, class... Args, size_t... positions>
+struct LinearIn<Op, Tensor(Args...), positions...> {
+  static Tensor call(const LevelPtr& level, Args... args) {
+    return differentiate(level, std::index_sequence_for<Args...>{}, args...);
+  }
+
+ private:
+  template <size_t... all>
+  static Tensor differentiate(const LevelPtr& level, std::index_sequence<all...>, Args... args) {
+    const auto duals = std::make_tuple(unpack_dual(level, args)...);
+    Dual result{Op::call(primal_of(std::get<all>(duals), args)...), {}};
+    if ((has_tangent(std::get<positions>(duals)) || ...)) {
+      result.tangent = Op::call(pick<all>(std::get<all>(duals), args)...);
+    }
+    return make_dual(level, std::move(result));
+  }
+
+  // Indices, masks and weights are what they are.
+  template <size_t position, class Unpacked, class Arg>
+  static decltype(auto) pick(const Unpacked& dual, const Arg& arg) {
+    if constexpr (((position == positions) || ...)) {
+      return tangent_of(dual, arg);
+    } else {
+      return primal_of(dual, arg);
+    }
   }
 };
 
@@ -149,6 +189,41 @@ struct Elementwise<Op, derivative, Tensor(const Tensor&, Rest...)> {
   }
 };
 
+// Each derivative(tangent, y, args...) is the term of one of the first arguments of y =
+// op(args...).
+template <class Op, class Signature, auto... derivatives>
+struct Partials;
+
+template <class Op, class... Args, auto... derivatives>
+struct Partials<Op, Tensor(Args...), derivatives...> {
+  static Tensor call(const LevelPtr& level, Args... args) {
+    return differentiate(level, std::make_index_sequence<sizeof...(derivatives)>{},
+                         std::forward_as_tuple(args...), unpack_dual(level, args)...);
+  }
+
+ private:
+  template <size_t... positions, class Originals, class... Unpacked>
+  static Tensor differentiate(const LevelPtr& level, std::index_sequence<positions...>,
+                              const Originals& originals, const Unpacked&... args) {
+    return std::apply(
+        [&](const auto&... original) {
+          Tensor primal = Op::call(primal_of(args, original)...);
+          Tensor tangent;
+          const auto add_term = [&](const Dual& dual, const auto& derivative) {
+            if (dual.has_tangent()) {
+              tangent = sum_of(std::move(tangent),
+                               derivative(dual.tangent, primal, primal_of(args, original)...));
+            }
+          };
+          const auto duals = std::forward_as_tuple(args...);
+          (add_term(std::get<positions>(duals), derivatives), ...);
+          return make_dual(level, tangent.defined() ? conform(std::move(tangent), std::move(primal))
+                                                    : Dual{std::move(primal), {}});
+        },
+        originals);
+  }
+};
+
 template <class Op, class Signature = typename Op::schema>
 struct Nondifferentiable;
 
@@ -159,11 +234,37 @@ struct Nondifferentiable<Op, Result(Args...)> {
   }
 };
 
+template <class InplaceOp, class ViewOp, class Signature = typename InplaceOp::schema>
+struct InplaceView;
+
+template <class InplaceOp, class ViewOp, class... Args>
+struct InplaceView<InplaceOp, ViewOp, Tensor&(Tensor&, Args...)> {
+  static Tensor& call(const LevelPtr& level, Tensor& self, Args... args) {
+    // The only tensor among the arguments, so it is of this level.
+    auto* wrapper = at_level<DualTensor>(self, *level);
+    const Dual old = wrapper->dual();
+    wrapper->replace(ViewOp::call(old.primal, args...),
+                     old.has_tangent() ? ViewOp::call(old.tangent, args...) : Tensor());
+    return self;
+  }
+};
+
 }  // namespace detail
 
 template <class... Ops>
 void linear() {
   ((Rules<Ops>::dual = &detail::Linear<Ops>::call, install_kernel<Ops>()), ...);
+}
+
+template <class Op, size_t... positions>
+void linear_in() {
+  Rules<Op>::dual = &detail::LinearIn<Op, typename Op::schema, positions...>::call;
+  install_kernel<Op>();
+}
+
+template <class... Ops>
+void linear_in_first() {
+  (linear_in<Ops, 0>(), ...);
 }
 
 template <class... Ops>
@@ -182,6 +283,12 @@ void elementwise() {
   install_kernel<Op>();
 }
 
+template <class Op, auto... derivatives>
+void partials() {
+  Rules<Op>::dual = &detail::Partials<Op, typename Op::schema, derivatives...>::call;
+  install_kernel<Op>();
+}
+
 template <class... Ops>
 void nondifferentiable() {
   ((Rules<Ops>::dual = &detail::Nondifferentiable<Ops>::call, install_kernel<Ops>()), ...);
@@ -190,6 +297,12 @@ void nondifferentiable() {
 template <class InplaceOp, class Op>
 void inplace() {
   Rules<InplaceOp>::dual = &detail::Inplace<InplaceOp, Op>::call;
+  install_kernel<InplaceOp>();
+}
+
+template <class InplaceOp, class ViewOp>
+void inplace_view() {
+  Rules<InplaceOp>::dual = &detail::InplaceView<InplaceOp, ViewOp>::call;
   install_kernel<InplaceOp>();
 }
 

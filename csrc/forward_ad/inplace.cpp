@@ -1,11 +1,14 @@
 #include "forward_ad/inplace.h"
 
+#include "forward_ad/conform.h"
+
 namespace functx {
 
 void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tensor& self,
                             bool has_tangent) {
   TORCH_CHECK(
-      !has_tangent || at_level<DualTensor>(self, *level) != nullptr, "functx.jvp: ", name,
+      !has_tangent || !is_differentiable(self) || at_level<DualTensor>(self, *level) != nullptr,
+      "functx.jvp: ", name,
       " writes a value that depends on the input into a tensor that does not belong to this "
       "transform (level ",
       level->id,
@@ -17,6 +20,10 @@ void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tenso
 void write_back(const char* name, const LevelPtr& level, const Tensor& self,
                 const Tensor& tangent) {
   check_can_hold_tangent(name, level, self, tangent.defined());
+  // What is cast to integers has lost its tangent.
+  if (!is_differentiable(self)) {
+    return;
+  }
   if (auto* wrapper = at_level<DualTensor>(self, *level)) {
     wrapper->write_tangent(tangent);
   }

@@ -1,0 +1,81 @@
+// Activations. PyTorch's backward operators multiply by the derivative in one pass, which serves
+// forward mode as well.
+#include <ATen/ops/where.h>
+
+#include "forward_ad/families.h"
+
+namespace functx {
+namespace {
+
+// By a backward operator of the form (grad, input, rest...). For complex numbers that multiplies by
+// the conjugate of the derivative.
+template <class Backward>
+constexpr auto by_backward_of_input =
+    [](const Tensor& t, const Tensor& x, const Tensor&, const auto&... rest) {
+      return x.is_complex() ? Backward::call(t.conj(), x, rest...).conj()
+                            : Backward::call(t, x, rest...);
+    };
+
+std::tuple<Dual, Tensor> log_sigmoid_forward(const Dual& self) {
+  auto [primal, buffer] = ops::log_sigmoid_forward::call(self.primal);
+  Tensor tangent = ops::log_sigmoid_backward::call(self.tangent, self.primal, buffer);
+  return {Dual{std::move(primal), std::move(tangent)}, std::move(buffer)};
+}
+
+Dual glu(const Dual& self, int64_t dim) {
+  const auto x = self.primal.chunk(2, dim);
+  const auto t = self.tangent.chunk(2, dim);
+  const Tensor gate = x[1].sigmoid();
+  Tensor tangent = t[0].mul(gate).add(ops::sigmoid_backward::call(t[1].mul(x[0]), gate));
+  return {ops::glu::call(self.primal, dim), std::move(tangent)};
+}
+
+std::tuple<Dual, Tensor> native_dropout(const Dual& input, double p, std::optional<bool> train) {
+  auto [primal, mask] = ops::native_dropout::call(input.primal, p, train);
+  Tensor tangent = !train.value_or(true)
+                       ? input.tangent
+                       : input.tangent.mul(mask).mul(p == 1 ? 0.0 : 1.0 / (1.0 - p));
+  return {Dual{std::move(primal), std::move(tangent), false}, std::move(mask)};
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_activation) {
+  elementwise<ops::tanh, [](auto& t, auto&, auto& y) {
+    return y.is_complex() ? t.sub(t.mul(y.square())) : ops::tanh_backward::call(t, y);
+  }>();
+  elementwise<ops::sigmoid, [](auto& t, auto&, auto& y) {
+    return y.is_complex() ? t.mul(y.sub(y.square())) : ops::sigmoid_backward::call(t, y);
+  }>();
+  elementwise<ops::relu,
+              [](auto& t, auto&, auto& y) { return ops::threshold_backward::call(t, y, 0); }>();
+  elementwise<ops::threshold, [](auto& t, auto& x, auto&, auto& threshold, auto&) {
+    return ops::threshold_backward::call(t, x, threshold);
+  }>();
+  elementwise<ops::gelu, by_backward_of_input<ops::gelu_backward>>();
+  elementwise<ops::silu, by_backward_of_input<ops::silu_backward>>();
+  elementwise<ops::mish, by_backward_of_input<ops::mish_backward>>();
+  elementwise<ops::softplus, by_backward_of_input<ops::softplus_backward>>();
+  elementwise<ops::softshrink, by_backward_of_input<ops::softshrink_backward>>();
+  elementwise<ops::hardshrink, by_backward_of_input<ops::hardshrink_backward>>();
+  elementwise<ops::hardtanh, by_backward_of_input<ops::hardtanh_backward>>();
+  elementwise<ops::hardsigmoid, by_backward_of_input<ops::hardsigmoid_backward>>();
+  elementwise<ops::hardswish, by_backward_of_input<ops::hardswish_backward>>();
+  elementwise<ops::leaky_relu, [](auto& t, auto& x, auto&, auto& slope) {
+    return ops::leaky_relu_backward::call(t, x, slope, false);
+  }>();
+  elementwise<ops::elu, [](auto& t, auto& x, auto&, auto& alpha, auto& scale, auto& input_scale) {
+    return ops::elu_backward::call(t, alpha, scale, input_scale, false, x);
+  }>();
+  elementwise<ops::celu, [](auto& t, auto& x, auto&, auto& alpha) {
+    return ops::elu_backward::call(t, alpha, 1, 1.0 / alpha.toDouble(), false, x);
+  }>();
+  dual_rule<ops::log_sigmoid_forward, log_sigmoid_forward>();
+  dual_rule<ops::glu, glu>();
+  dual_rule<ops::native_dropout, native_dropout>();
+  partials<ops::_prelu_kernel,
+           [](auto& t, auto&, auto& x, auto& w) { return at::where(x.ge(0), t, t.mul(w)); },
+           [](auto& t, auto&, auto& x, auto&) { return t.mul(x.clamp_max(0)); }>();
+}
+
+}  // namespace functx

@@ -1,0 +1,252 @@
+// Reductions and scans that are not linear.
+#include <ATen/WrapDimUtils.h>
+#include <ATen/ops/ones.h>
+
+#include <cmath>
+
+#include "forward_ad/families.h"
+
+namespace functx {
+namespace {
+
+// ---- dims ----
+
+// No dims at all, as none given, means all of them.
+std::vector<int64_t> reduced_dims(const Tensor& self, at::OptionalIntArrayRef dim) {
+  std::vector<int64_t> dims;
+  if (dim.has_value() && !dim->empty()) {
+    for (const int64_t d : *dim) {
+      dims.push_back(at::maybe_wrap_dim(d, self.dim()));
+    }
+    std::sort(dims.begin(), dims.end());
+    return dims;
+  }
+  for (int64_t d = 0; d < self.dim(); ++d) {
+    dims.push_back(d);
+  }
+  return dims;
+}
+
+// The result of a reduction of `self`, with the reduced dims kept as ones.
+Tensor keep_dims(Tensor result, const Tensor& self, const std::vector<int64_t>& dims,
+                 bool has_them) {
+  if (!has_them && self.dim() > 0) {
+    for (const int64_t d : dims) {
+      result = result.unsqueeze(d);
+    }
+  }
+  return result;
+}
+
+Tensor sum_dims(const Tensor& terms, const std::vector<int64_t>& dims, bool keepdim) {
+  return terms.sum(dims, keepdim);
+}
+
+// ---- moments ----
+
+double count(const Tensor& self, const std::vector<int64_t>& dims) {
+  double n = 1;
+  for (const int64_t d : dims) {
+    n *= static_cast<double>(self.sym_size(d).guard_int(__FILE__, __LINE__));
+  }
+  return n;
+}
+
+Tensor var_tangent(const Dual& self, at::OptionalIntArrayRef dim,
+                   const std::optional<at::Scalar>& correction, bool keepdim) {
+  const auto dims = reduced_dims(self.primal, dim);
+  const double degrees =
+      count(self.primal, dims) - (correction.has_value() ? correction->toDouble() : 1.0);
+  const Tensor centered = self.primal.sub(self.primal.mean(dims, true));
+  return sum_dims(real_inner(centered, self.tangent), dims, keepdim)
+      .mul(self.primal.sym_numel() == 0 ? 0.0 : 2 / std::max(degrees, 0.0));
+}
+
+Tensor std_tangent(const Tensor& std, const Tensor& var_tangent) {
+  return var_tangent.div(std.mul(2)).masked_fill(std.eq(0), 0);
+}
+
+Dual var(const Dual& self, at::OptionalIntArrayRef dim, const std::optional<at::Scalar>& correction,
+         bool keepdim) {
+  return {ops::var_correction::call(self.primal, dim, correction, keepdim),
+          var_tangent(self, dim, correction, keepdim)};
+}
+
+Dual std_(const Dual& self, at::OptionalIntArrayRef dim,
+          const std::optional<at::Scalar>& correction, bool keepdim) {
+  Tensor primal = ops::std_correction::call(self.primal, dim, correction, keepdim);
+  Tensor tangent = std_tangent(primal, var_tangent(self, dim, correction, keepdim));
+  return {std::move(primal), std::move(tangent)};
+}
+
+std::tuple<Dual, Dual> var_mean(const Dual& self, at::OptionalIntArrayRef dim,
+                                const std::optional<at::Scalar>& correction, bool keepdim) {
+  auto [var, mean] = ops::var_mean_correction::call(self.primal, dim, correction, keepdim);
+  return {Dual{std::move(var), var_tangent(self, dim, correction, keepdim)},
+          Dual{std::move(mean), self.tangent.mean(reduced_dims(self.primal, dim), keepdim)}};
+}
+
+std::tuple<Dual, Dual> std_mean(const Dual& self, at::OptionalIntArrayRef dim,
+                                const std::optional<at::Scalar>& correction, bool keepdim) {
+  auto [std, mean] = ops::std_mean_correction::call(self.primal, dim, correction, keepdim);
+  Tensor tangent = std_tangent(std, var_tangent(self, dim, correction, keepdim));
+  return {Dual{std::move(std), std::move(tangent)},
+          Dual{std::move(mean), self.tangent.mean(reduced_dims(self.primal, dim), keepdim)}};
+}
+
+// ---- products ----
+
+// The product of two halves, and of their halves, and so on: right at zeros too, to any order.
+Tensor prod_tangent(Tensor x, Tensor t, int64_t dim) {
+  while (true) {
+    const int64_t size = x.sym_size(dim).guard_int(__FILE__, __LINE__);
+    if (size <= 1) {
+      break;
+    }
+    const int64_t half = size / 2;
+    const Tensor x1 = x.narrow(dim, 0, half), x2 = x.narrow(dim, half, half);
+    const Tensor t1 = t.narrow(dim, 0, half), t2 = t.narrow(dim, half, half);
+    Tensor products = x1.mul(x2);
+    Tensor tangents = t1.mul(x2).add(x1.mul(t2));
+    if (size % 2 != 0) {
+      products = ops::cat::call(std::vector<Tensor>{products, x.narrow(dim, size - 1, 1)}, dim);
+      tangents = ops::cat::call(std::vector<Tensor>{tangents, t.narrow(dim, size - 1, 1)}, dim);
+    }
+    x = std::move(products);
+    t = std::move(tangents);
+  }
+  return t.sum(dim);
+}
+
+Dual prod(const Dual& self, std::optional<at::ScalarType> dtype) {
+  return conform(prod_tangent(self.primal.flatten(), self.tangent.flatten(), 0),
+                 ops::prod::call(self.primal, dtype));
+}
+
+Dual prod_dim(const Dual& self, int64_t dim, bool keepdim, std::optional<at::ScalarType> dtype) {
+  Tensor primal = ops::prod_dim_int::call(self.primal, dim, keepdim, dtype);
+  if (self.primal.dim() == 0) {
+    return conform(self.tangent, std::move(primal));
+  }
+  const int64_t d = at::maybe_wrap_dim(dim, self.primal.dim());
+  const Tensor tangent = prod_tangent(self.primal, self.tangent, d);
+  return conform(keepdim ? tangent.unsqueeze(d) : tangent, std::move(primal));
+}
+
+// Prefix products by doubling: after a step each entry is the product of twice as many.
+Dual cumprod(const Dual& self, int64_t dim, std::optional<at::ScalarType> dtype) {
+  Tensor primal = ops::cumprod::call(self.primal, dim, dtype);
+  Tensor x = self.primal, t = self.tangent;
+  const int64_t size = x.dim() == 0 ? 1 : x.sym_size(dim).guard_int(__FILE__, __LINE__);
+  for (int64_t step = 1; step < size; step *= 2) {
+    const Tensor before = x.narrow(dim, 0, size - step), here = x.narrow(dim, step, size - step);
+    const Tensor change =
+        t.narrow(dim, step, size - step).mul(before).add(here.mul(t.narrow(dim, 0, size - step)));
+    t = ops::cat::call(std::vector<Tensor>{t.narrow(dim, 0, step), change}, dim);
+    x = ops::cat::call(std::vector<Tensor>{x.narrow(dim, 0, step), here.mul(before)}, dim);
+  }
+  return conform(std::move(t), std::move(primal));
+}
+
+// ---- norms ----
+
+Dual logsumexp(const Dual& self, at::IntArrayRef dim, bool keepdim) {
+  Tensor primal = ops::logsumexp::call(self.primal, dim, keepdim);
+  const auto dims = reduced_dims(self.primal, dim);
+  const Tensor shares = self.primal.sub(keep_dims(primal, self.primal, dims, keepdim)).exp();
+  return {std::move(primal), sum_dims(shares.mul(self.tangent), dims, keepdim)};
+}
+
+// Divided evenly among the entries that tie.
+Tensor evenly(const Tensor& tangent, const Tensor& ties, const std::vector<int64_t>& dims,
+              bool keepdim) {
+  const Tensor total = sum_dims(zero_unless(ties, tangent), dims, keepdim);
+  return total.div(ties.sum(dims, keepdim));
+}
+
+Tensor norm_tangent(const Tensor& x, const Tensor& t, const Tensor& norm, double p,
+                    const std::vector<int64_t>& dims, bool keepdim) {
+  if (p == 0) {
+    return {};
+  }
+  if (p == 1) {
+    return sum_dims(real_inner(x.sgn(), t), dims, keepdim);
+  }
+  const Tensor is_zero = norm.eq(0);
+  if (p == 2) {
+    return sum_dims(real_inner(x, t), dims, keepdim).div(norm).masked_fill(is_zero, 0);
+  }
+  const Tensor wide_norm = keep_dims(norm, x, dims, keepdim);
+  if (std::isinf(p)) {
+    return evenly(real_inner(x.sgn(), t), x.abs().eq(wide_norm), dims, keepdim);
+  }
+  const Tensor slope = x.abs().div(wide_norm).pow(p - 1).masked_fill(x.eq(0), 0);
+  return sum_dims(real_inner(x.sgn(), t).mul(slope), dims, keepdim).masked_fill(is_zero, 0);
+}
+
+Dual vector_norm(const Dual& self, const at::Scalar& ord, at::OptionalIntArrayRef dim, bool keepdim,
+                 std::optional<at::ScalarType> dtype) {
+  Tensor primal = ops::linalg_vector_norm::call(self.primal, ord, dim, keepdim, dtype);
+  Tensor x = self.primal, t = self.tangent;
+  if (dtype.has_value()) {
+    x = x.to(*dtype);
+    t = t.to(*dtype);
+  }
+  Tensor tangent = norm_tangent(x, t, primal, ord.toDouble(), reduced_dims(x, dim), keepdim);
+  return conform(std::move(tangent), std::move(primal));
+}
+
+// ---- extrema over all entries, or over several dims ----
+
+template <class Op>
+Dual extremum_of_all(const Dual& self) {
+  Tensor primal = Op::call(self.primal);
+  const Tensor ties =
+      self.primal.eq(primal).logical_or(self.primal.isnan().logical_and(primal.isnan()));
+  Tensor tangent = zero_unless(ties, self.tangent).sum().div(ties.sum());
+  return {std::move(primal), std::move(tangent)};
+}
+
+template <class Op>
+Dual extremum_over_dims(const Dual& self, at::IntArrayRef dim, bool keepdim) {
+  Tensor primal = Op::call(self.primal, dim, keepdim);
+  const auto dims = reduced_dims(self.primal, dim);
+  const Tensor ties = self.primal.eq(keep_dims(primal, self.primal, dims, keepdim));
+  return {std::move(primal), evenly(self.tangent, ties, dims, keepdim)};
+}
+
+std::tuple<Dual, Dual> aminmax(const Dual& self, std::optional<int64_t> dim, bool keepdim) {
+  auto [min, max] = ops::aminmax::call(self.primal, dim, keepdim);
+  const auto dims = dim.has_value() ? reduced_dims(self.primal, at::IntArrayRef(*dim))
+                                    : reduced_dims(self.primal, std::nullopt);
+  const auto tangent = [&](const Tensor& result) {
+    const Tensor ties = self.primal.eq(keep_dims(result, self.primal, dims, keepdim));
+    return evenly(self.tangent, ties, dims, keepdim);
+  };
+  Tensor min_tangent = tangent(min), max_tangent = tangent(max);
+  return {Dual{std::move(min), std::move(min_tangent)},
+          Dual{std::move(max), std::move(max_tangent)}};
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_reductions) {
+  dual_rule<ops::var_correction, var>();
+  dual_rule<ops::std_correction, std_>();
+  dual_rule<ops::var_mean_correction, var_mean>();
+  dual_rule<ops::std_mean_correction, std_mean>();
+  dual_rule<ops::prod, prod>();
+  dual_rule<ops::prod_dim_int, prod_dim>();
+  dual_rule<ops::cumprod, cumprod>();
+  dual_rule<ops::logsumexp, logsumexp>();
+  dual_rule<ops::linalg_vector_norm, vector_norm>();
+  dual_rule<ops::max, extremum_of_all<ops::max>>();
+  dual_rule<ops::min, extremum_of_all<ops::min>>();
+  dual_rule<ops::median, extremum_of_all<ops::median>>();
+  dual_rule<ops::nanmedian, extremum_of_all<ops::nanmedian>>();
+  dual_rule<ops::amax, extremum_over_dims<ops::amax>>();
+  dual_rule<ops::amin, extremum_over_dims<ops::amin>>();
+  dual_rule<ops::aminmax, aminmax>();
+}
+
+}  // namespace functx
