@@ -149,8 +149,7 @@ void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
   loop_silently(op, level, stack);
 }
 
-void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level,
-                   torch::jit::Stack* stack) {
+void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
   loop_with([] {}, op, level, stack);
 }
 

@@ -1,4 +1,5 @@
-// Operators that decompose by themselves and are called often: a typed kernel saves them the boxing.
+// Operators that decompose by themselves and are called often: a typed kernel saves them the
+// boxing.
 #include <ATen/Operators.h>
 
 #include "core/kernel.h"

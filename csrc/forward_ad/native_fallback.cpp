@@ -150,8 +150,8 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
   const auto& schema = op.schema();
   const torch::jit::Stack arguments = torch::jit::pop(*stack, schema.arguments().size());
   // What an operator draws may be batched though none of its arguments is.
-  LevelPtr stratum = op.hasTag(at::Tag::nondeterministic_seeded) ? innermost_wrapper_level()
-                                                                 : LevelPtr();
+  LevelPtr stratum =
+      op.hasTag(at::Tag::nondeterministic_seeded) ? innermost_wrapper_level() : LevelPtr();
   bool any_tangent = false;
   for (const auto& argument : arguments) {
     find_stratum(level, argument, stratum, any_tangent);
