@@ -38,31 +38,39 @@ Tensor eigvals(const LevelPtr&, const Tensor& a) {
 
 // ---- by LU ----
 
-// The factorization, which a backward without graph reads, has a tangent too. PyTorch factors the
-// transpose of a matrix whose rows are contiguous.
-Tensor lu_of(const LevelPtr& level, const Tensor& a) {
+// The factorization, which a backward without graph reads, has a tangent too.
+Tensor lu_of(const LevelPtr& level, const Dual& a) {
+  if (!a.has_tangent()) {
+    return std::get<0>(ops::linalg_lu_factor_ex::call(a.primal, true, false));
+  }
+  return std::get<0>(Native<ops::linalg_lu_factor_ex>::call(make_dual(level, a), true, false));
+}
+
+// For determinants PyTorch factors the transpose of a matrix whose rows are contiguous.
+Tensor lu_for_determinant(const LevelPtr& level, const Tensor& a) {
   const Dual dual = unwrap_dual(level, a);
-  const bool transposed = dual.primal.is_contiguous() && !dual.primal.is_complex();
-  const auto oriented = [&](const Tensor& t) { return transposed && t.defined() ? t.mT() : t; };
-  const Tensor matrix = make_dual(level, {oriented(dual.primal), oriented(dual.tangent), false});
-  return std::get<0>(Native<ops::linalg_lu_factor_ex>::call(matrix, true, false));
+  if (!dual.primal.is_contiguous() || dual.primal.is_complex()) {
+    return lu_of(level, dual);
+  }
+  const Tensor tangent = dual.has_tangent() ? dual.tangent.mT() : Tensor();
+  return lu_of(level, {dual.primal.mT(), tangent, false});
 }
 
 std::tuple<Tensor, Tensor, Tensor> det(const LevelPtr& level, const Tensor& a) {
   auto [result, lu, pivots] = Native<ops::_linalg_det>::call(a);
-  return {result, lu_of(level, a), pivots};
+  return {result, lu_for_determinant(level, a), pivots};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> slogdet(const LevelPtr& level, const Tensor& a) {
   auto [sign, logabsdet, lu, pivots] = Native<ops::_linalg_slogdet>::call(a);
-  return {sign, logabsdet, lu_of(level, a), pivots};
+  return {sign, logabsdet, lu_for_determinant(level, a), pivots};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> solve(const LevelPtr& level, const Tensor& a,
                                                  const Tensor& b, bool left, bool check_errors) {
   auto [result, lu, pivots, info] = Native<ops::_linalg_solve_ex>::call(a, b, left, check_errors);
-  const bool has_tangent = unwrap_dual(level, a).has_tangent();
-  return {result, has_tangent ? lu_of(level, a) : lu, pivots, info};
+  const Dual dual = unwrap_dual(level, a);
+  return {result, dual.has_tangent() ? lu_of(level, dual) : lu, pivots, info};
 }
 
 }  // namespace
