@@ -1,6 +1,8 @@
 // In-place operators under jvp.
 #pragma once
 
+#include <c10/core/GradMode.h>
+
 #include "forward_ad/rule.h"
 
 namespace functx {
@@ -14,6 +16,27 @@ void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tenso
                             bool has_tangent);
 
 namespace detail {
+
+// Whether a stratum below may save this value for its backward.
+inline bool may_be_saved(const Tensor& tensor) {
+  return tensor.defined() && (tensor.requires_grad() || as_wrapper(tensor) != nullptr);
+}
+inline bool may_be_saved(const Dual& dual) {
+  return may_be_saved(dual.primal) || may_be_saved(dual.tangent);
+}
+inline bool may_be_saved(const std::vector<Dual>& duals) {
+  return std::any_of(duals.begin(), duals.end(), [](const Dual& d) { return may_be_saved(d); });
+}
+template <class T>
+bool may_be_saved(const T&) {
+  return false;
+}
+
+// The old value of a tensor that is about to be written to.
+inline Tensor old_value(const LevelPtr& level, const Dual& self) {
+  return make_dual(level,
+                   {self.primal.clone(), self.has_tangent() ? self.tangent.clone() : Tensor()});
+}
 
 // An in-place operator by the rule of its functional form: the rule runs on the old values, then
 // both halves are written.
@@ -31,7 +54,12 @@ struct Inplace<InplaceOp, Op, Tensor&(Tensor&, Args...)> {
       InplaceOp::call(primal, primal_of(unpack_dual(level, args), args)...);
       return self;
     }
-    const Dual result = unwrap_dual(level, Rules<Op>::dual(level, self, args...));
+    // What the rule saves for a backward must not be what is written to next.
+    const bool is_saved =
+        c10::GradMode::is_enabled() &&
+        (may_be_saved(unpack_dual(level, self)) || (may_be_saved(unpack_dual(level, args)) || ...));
+    const Tensor old = is_saved ? old_value(level, unwrap_dual(level, self)) : self;
+    const Dual result = unwrap_dual(level, Rules<Op>::dual(level, old, args...));
     if (result.primal.scalar_type() == primal.scalar_type() &&
         result.primal.sym_sizes() == primal.sym_sizes()) {
       primal.copy_(result.primal);
