@@ -21,12 +21,12 @@ inline constexpr c10::DispatchKeySet kBelowModeKeys(c10::DispatchKeySet::FULL_AF
 inline constexpr auto kBackKey = c10::DispatchKey::PrivateUse3;
 inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
 
-// Never dispatched to, since the front kernel of every operator redispatches to keys it names. They
-// tell PyTorch's derivative formulas and its engine not to write in place into tensors of theirs
-// (`at::isTensorSubclassLike` asks for Batched), and indexing not to call item() on an index
-// (it asks for BatchedNestedTensor).
+// Never dispatched to, since the front kernel of every operator redispatches to keys it names. It
+// tells PyTorch's derivative formulas and its engine not to write in place into tensors of theirs
+// (`at::isTensorSubclassLike` asks for it). Of the keys that function asks for, it is the one no
+// other part of PyTorch takes for a promise about the class of the TensorImpl.
 inline constexpr c10::DispatchKeySet kInertKeys =
-    c10::DispatchKeySet({c10::DispatchKey::Batched, c10::DispatchKey::BatchedNestedTensor});
+    c10::DispatchKeySet(c10::DispatchKey::Batched);
 
 inline constexpr c10::DispatchKeySet kWrapperKeys =
     c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertKeys;
