@@ -52,7 +52,7 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
     // Plain tensors under jvp, or wrappers in an argument that is neither a tensor nor a list of
     // them.
     std::optional<HideFrom> from_kernel;
-    if (!traits.is_composite) {
+    if (!traits.is_composite && !torch_func_is_active()) {
       from_kernel.emplace();
     }
     op.redispatchBoxed(keys.remove(kFrontKey), stack);

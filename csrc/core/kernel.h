@@ -47,7 +47,7 @@ struct Kernel<Op, Result(Args...)> {
     const auto& traits = traits_of<Op>();
     if (top == nullptr) [[unlikely]] {
       std::optional<HideFrom> from_kernel;
-      if (!traits.is_composite) {
+      if (!traits.is_composite && !torch_func_is_active()) {
         from_kernel.emplace();
       }
       return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);

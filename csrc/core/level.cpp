@@ -21,6 +21,12 @@ thread_local std::vector<LevelPtr> levels;
 // Levels from this id on are hidden.
 thread_local int64_t limit = no_limit;
 
+std::vector<LevelPtr>::iterator first_hidden() {
+  // Ids increase from the outside in.
+  return std::find_if(levels.begin(), levels.end(),
+                      [](const LevelPtr& level) { return level->id >= limit; });
+}
+
 // The mode key costs its operators a detour, so it is on only while a level needs it.
 void update_mode_key() {
   const bool needed =
@@ -39,9 +45,9 @@ LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   if (limit != no_limit) [[unlikely]] {
     // A rule runs code that enters a transform of its own, which must not hide the new level.
     level->limit_outside = limit;
-    const auto visible = static_cast<ptrdiff_t>(active_levels().size());
-    level->suspended.assign(levels.begin() + visible, levels.end());
-    levels.resize(visible);
+    const auto hidden = first_hidden();
+    level->suspended.assign(hidden, levels.end());
+    levels.erase(hidden, levels.end());
     limit = no_limit;
   }
   levels.push_back(level);
@@ -135,10 +141,16 @@ void pop(const LevelPtr& level) {
 }
 
 c10::ArrayRef<LevelPtr> active_levels() {
-  // Ids increase from the outside in.
-  const auto hidden = std::find_if(levels.begin(), levels.end(),
-                                   [](const LevelPtr& level) { return level->id >= limit; });
-  return c10::ArrayRef<LevelPtr>(levels).slice(0, hidden - levels.begin());
+  const size_t end = first_hidden() - levels.begin();
+  size_t begin = 0;
+  if (torch_func_is_active()) {
+    // Operators come to levels outside of torch.func's innermost transform when it is done.
+    const int64_t depth = torch_func_depth();
+    while (begin < end && levels[begin]->torch_func_depth < depth) {
+      ++begin;
+    }
+  }
+  return c10::ArrayRef<LevelPtr>(levels).slice(begin, end - begin);
 }
 
 LevelPtr innermost_wrapper_level() {
