@@ -19,6 +19,8 @@ own: they hold no transform, and work with these.
 from torch.func import functional_call, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from . import _inspection
+from ._inspection import debug_unwrap
 from .grad import grad, grad_and_value
 from .hessian import hessian
 from .jacfwd import jacfwd
@@ -28,6 +30,7 @@ from .vjp import vjp
 from .vmap import vmap
 
 __all__ = [
+    "debug_unwrap",
     "functional_call",
     "grad",
     "grad_and_value",
@@ -42,3 +45,5 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_inspection.install()

@@ -1,6 +1,7 @@
 // Fused attention: [N, heads, length, width] per example, so the batch joins N.
 #include <ATen/ops/constant_pad_nd.h>
 
+#include "core/attention_math.h"
 #include "batching/composite.h"
 #include "batching/fold.h"
 
@@ -125,9 +126,13 @@ std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
     return by_loop<Op>(grad, query, key, value, output, logsumexp, dropout_p, is_causal, mask,
                        scale);
   }
-  auto [grad_query, grad_key, grad_value] = Op::call(
-      call.fold(grad), call.fold(query), call.fold(key), call.fold(value), call.fold(output),
-      call.fold(logsumexp), dropout_p, is_causal, call.fold_mask(mask, query), scale);
+  const Tensor g = call.fold(grad), q = call.fold(query), k = call.fold(key), v = call.fold(value);
+  const auto bias = call.fold_mask(mask, query);
+  auto [grad_query, grad_key, grad_value] =
+      dropout_p == 0 && is_recorded(g, q, k, v)
+          ? attention_backward({is_causal, bias.value_or(Tensor()), scale}, g, q, k, v)
+          : Op::call(g, q, k, v, call.fold(output), call.fold(logsumexp), dropout_p, is_causal,
+                     bias, scale);
   return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
 }
 

@@ -31,6 +31,9 @@ void loop_silently(const c10::OperatorHandle& op, const LevelPtr& level, torch::
 void loop_with(const std::function<void()>& before_example, const c10::OperatorHandle& op,
                const LevelPtr& level, torch::jit::Stack* stack);
 
+// Where the loop's warning goes; TORCH_WARN by default.
+void set_warning_sink(void (*sink)(const std::string& message));
+
 // Turns the loop's warning on or off; returns the old setting.
 bool warn_on_loop(bool enabled);
 

@@ -69,9 +69,17 @@ Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c1
   return {result.unflatten(0, {*size, -1}), true};
 }
 
+Batched one_hot(const Batched& self, int64_t classes) {
+  TORCH_CHECK(!self.is_batched || classes > 0,
+              "functx.vmap: one_hot without num_classes has a result whose shape depends on the data "
+              "of each example. Pass num_classes.");
+  return {ops::one_hot::call(self.value, classes), self.is_batched};
+}
+
 }  // namespace
 
 FUNCTX_RULES(embedding) {
+  batching_rule<ops::one_hot, one_hot>();
   batching_rule<ops::embedding, embedding>();
   batching_rule<ops::embedding_dense_backward, embedding_dense_backward>();
 }

@@ -1,7 +1,7 @@
 // Operators for which PyTorch's own kernel for any backend is written in other operators, as
 // select_copy is in select and clone. Under vmap it runs on the batched tensors themselves.
-#include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
+#include "batching/rule.h"
 #include "core/registry.h"
 
 namespace functx {
@@ -10,9 +10,8 @@ namespace {
 // The same values in wrappers without autograd metadata: the tape of this level, if there is one,
 // has recorded the operator as a whole already.
 c10::IValue without_tape(const LevelPtr& level, const c10::IValue& argument) {
-  if (argument.isTensor() && argument.toTensor().defined()) {
-    const auto* wrapper = at_level<BatchedTensor>(argument.toTensor(), *level);
-    return wrapper == nullptr ? argument : c10::IValue(make_batched(level, wrapper->batched()));
+  if (argument.isTensor()) {
+    return detail::without_tape(level, argument.toTensor());
   }
   if (argument.isTensorList()) {
     c10::List<Tensor> tensors;
@@ -63,7 +62,7 @@ FUNCTX_RULES(generic_kernels) {
                        "aten::_reshape_alias_copy"},
                       run_generic_kernel);
   boxed_batching_rule({"aten::dist", "aten::addr", "aten::_unsafe_masked_index",
-                       "aten::_unsafe_masked_index_put_accumulate", "aten::_trilinear",
+                       "aten::_unsafe_masked_index_put_accumulate",
                        "aten::linalg_pinv.atol_rtol_tensor", "aten::pixel_shuffle",
                        "aten::pixel_unshuffle", "aten::fill.Tensor", "aten::fill.Scalar"},
                       run_generic_kernel);

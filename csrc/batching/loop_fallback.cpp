@@ -13,6 +13,7 @@ namespace functx {
 namespace {
 
 std::atomic<bool> warnings_enabled{true};
+void (*warning_sink)(const std::string&) = [](const std::string& message) { TORCH_WARN(message); };
 
 void warn_once(const c10::OperatorHandle& op) {
   static std::mutex mutex;
@@ -26,9 +27,8 @@ void warn_once(const c10::OperatorHandle& op) {
       return;
     }
   }
-  TORCH_WARN("functx.vmap: there is no batching rule for ", c10::toString(op.operator_name()),
-             ", so it runs in a loop over the examples, which is slow. "
-             "docs/adding_a_batching_rule.md shows how to add one.");
+  warning_sink("functx.vmap: there is no batching rule for " + c10::toString(op.operator_name()) +
+               ", so it runs in a loop over the examples, which is slow.");
 }
 
 bool is_written(const c10::Argument& argument) {
@@ -137,6 +137,8 @@ torch::jit::Stack call(const c10::OperatorHandle& op, const LevelPtr& level,
 }
 
 }  // namespace
+
+void set_warning_sink(void (*sink)(const std::string&)) { warning_sink = sink; }
 
 bool warn_on_loop(bool enabled) { return warnings_enabled.exchange(enabled); }
 

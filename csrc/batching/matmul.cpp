@@ -114,9 +114,25 @@ Batched addbmm(const Batched& self, const Batched& a, const Batched& b, const at
   return add_product(self, std::move(product), 2, beta, alpha);
 }
 
+// Sums over the dims in `sum_dim` of the product of three tensors, each of which is first given
+// dimensions of size one at its `expand` positions.
+Tensor trilinear(const Tensor& a, const Tensor& b, const Tensor& c, at::IntArrayRef expand_a,
+                 at::IntArrayRef expand_b, at::IntArrayRef expand_c, at::IntArrayRef sum_dim,
+                 int64_t) {
+  const auto expanded = [](Tensor x, at::IntArrayRef dims) {
+    for (const int64_t dim : dims) {
+      x = x.unsqueeze(dim);
+    }
+    return x;
+  };
+  const Tensor product = expanded(a, expand_a).mul(expanded(b, expand_b));
+  return product.mul(expanded(c, expand_c)).sum(sum_dim);
+}
+
 }  // namespace
 
 FUNCTX_RULES(matmul) {
+  batching_decomposition<ops::_trilinear, trilinear>();
   batching_rule<ops::mm, mm>();
   batching_rule<ops::mv, mv>();
   batching_rule<ops::dot, dot>();

@@ -131,10 +131,20 @@ struct BatchingAdapter<Op, rule, Result(Args...)> {
 template <class Op, auto function, class Signature = typename Op::schema>
 struct DecompositionAdapter;
 
+// The tape of this level has recorded the operator as a whole: its parts are not to be recorded too.
+inline Tensor without_tape(const LevelPtr& level, const Tensor& tensor) {
+  const auto* wrapper = at_level<BatchedTensor>(tensor, *level);
+  return wrapper != nullptr ? make_batched(level, wrapper->batched()) : tensor;
+}
+template <class T>
+const T& without_tape(const LevelPtr&, const T& other) {
+  return other;
+}
+
 template <class Op, auto function, class Result, class... Args>
 struct DecompositionAdapter<Op, function, Result(Args...)> {
-  static Result call(const LevelPtr&, Args... args) {
-    return function(std::forward<Args>(args)...);
+  static Result call(const LevelPtr& level, Args... args) {
+    return function(without_tape(level, args)...);
   }
 };
 

@@ -38,6 +38,25 @@ std::tuple<Dual, Tensor> native_dropout(const Dual& input, double p, std::option
   return {Dual{std::move(primal), std::move(tangent), false}, std::move(mask)};
 }
 
+// The operators that compute these in one pass have no derivative of their own.
+Tensor silu(const Tensor& t, const Tensor& x, const Tensor& y) {
+  if (!detail::is_recorded_below(t, x)) {
+    return ops::silu_backward::call(t, x);
+  }
+  // y = x * s with s' = s * (1 - s).
+  const Tensor s = x.sigmoid();
+  return t.mul(s.add(y).sub(y.mul(s)));
+}
+
+Tensor mish(const Tensor& t, const Tensor& x, const Tensor&) {
+  if (!detail::is_recorded_below(t, x)) {
+    return ops::mish_backward::call(t, x);
+  }
+  // y = x * w with w = tanh(softplus(x)) and w' = (1 - w^2) * sigmoid(x).
+  const Tensor w = ops::softplus::call(x, 1, 20).tanh();
+  return t.mul(w.add(x.mul(x.sigmoid()).mul(w.square().neg().add(1))));
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_activation) {
@@ -53,8 +72,8 @@ FUNCTX_RULES(jvp_activation) {
     return ops::threshold_backward::call(t, x, threshold);
   }>();
   elementwise<ops::gelu, by_backward_of_input<ops::gelu_backward>>();
-  elementwise<ops::silu, by_backward_of_input<ops::silu_backward>>();
-  elementwise<ops::mish, by_backward_of_input<ops::mish_backward>>();
+  elementwise<ops::silu, silu>();
+  elementwise<ops::mish, mish>();
   elementwise<ops::softplus, by_backward_of_input<ops::softplus_backward>>();
   elementwise<ops::softshrink, by_backward_of_input<ops::softshrink_backward>>();
   elementwise<ops::hardshrink, by_backward_of_input<ops::hardshrink_backward>>();

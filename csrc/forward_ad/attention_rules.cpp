@@ -1,58 +1,38 @@
 // Fused attention, for which PyTorch has no forward derivative. The primal comes from the fused
 // kernel; the tangent from the probabilities, which are computed anew from what that returns.
-#include <ATen/ops/ones.h>
-#include <ATen/ops/where.h>
-
 #include <cmath>
 
+#include "core/attention_math.h"
 #include "forward_ad/families.h"
 
 namespace functx {
 namespace {
 
-// The parameters that decide about the scores q @ k^T * scale + mask.
-struct Scoring {
-  double scale;
-  bool is_causal;
-  Tensor mask;
-
-  Tensor scores(const Tensor& query, const Tensor& key) const {
-    Tensor scores = query.matmul(key.transpose(-2, -1)).mul(scale);
-    if (mask.defined()) {
-      scores = mask.scalar_type() == at::kBool ? scores.masked_fill(mask.logical_not(), -INFINITY)
-                                               : scores.add(mask);
-    }
-    if (is_causal) {
-      const auto past = at::ones({query.size(-2), key.size(-2)},
-                                 at::TensorOptions(query.device()).dtype(at::kBool))
-                            .tril();
-      scores = scores.masked_fill(past.logical_not(), -INFINITY);
-    }
-    return scores;
+// The probabilities; from what the fused kernel returned, unless a tape below has to see how they
+// depend on query and key. A row without anything to attend to has logsumexp -inf, and none.
+Tensor probabilities(const AttentionScoring& scoring, const Tensor& query, const Tensor& key,
+                     const Tensor& logsumexp) {
+  if (detail::is_recorded_below(query, key, scoring.mask)) {
+    return scoring.probabilities(query, key);
   }
+  const Tensor s = scoring.scores(query, key);
+  const Tensor p = s.sub(logsumexp.to(s.scalar_type()).unsqueeze(-1)).exp();
+  return scoring.mask.defined() || scoring.is_causal ? p.masked_fill(s.eq(-INFINITY), 0) : p;
+}
 
-  // A row without anything to attend to has logsumexp -inf, and no probabilities.
-  Tensor probabilities(const Tensor& query, const Tensor& key, const Tensor& logsumexp) const {
-    const Tensor s = scores(query, key);
-    const Tensor p = s.sub(logsumexp.to(s.scalar_type()).unsqueeze(-1)).exp();
-    return mask.defined() || is_causal ? p.masked_fill(s.eq(-INFINITY), 0) : p;
-  }
-};
-
-Scoring scoring_of(const Dual& query, bool is_causal, const Dual& mask, double dropout_p,
-                   std::optional<double> scale) {
+AttentionScoring scoring_of(bool is_causal, const Dual& mask, double dropout_p,
+                            std::optional<double> scale) {
   TORCH_CHECK(dropout_p == 0,
               "functx.jvp: fused attention with dropout has no forward derivative, because the "
               "kernel does not return what it dropped. Use dropout_p=0, or "
               "torch.nn.attention.sdpa_kernel(SDPBackend.MATH).");
-  const double width = static_cast<double>(query.primal.sym_size(-1).guard_int(__FILE__, __LINE__));
-  return {scale.value_or(1 / std::sqrt(width)), is_causal, mask.primal};
+  return {is_causal, mask.primal, scale};
 }
 
 Tensor times_transposed(const Tensor& a, const Tensor& b) { return a.matmul(b.transpose(-2, -1)); }
 
 // Of the scores; undefined if nothing they are made of has a tangent.
-Tensor scores_tangent(const Scoring& scoring, const Dual& query, const Dual& key,
+Tensor scores_tangent(const AttentionScoring& scoring, const Dual& query, const Dual& key,
                       const Dual& mask) {
   Tensor tangent;
   if (query.has_tangent()) {
@@ -62,7 +42,7 @@ Tensor scores_tangent(const Scoring& scoring, const Dual& query, const Dual& key
     tangent = sum_of(std::move(tangent), times_transposed(query.primal, key.tangent));
   }
   if (tangent.defined()) {
-    tangent = tangent.mul(scoring.scale);
+    tangent = tangent.mul(scoring.scale_for(query.primal));
   }
   return sum_of(std::move(tangent), mask.tangent);
 }
@@ -70,11 +50,11 @@ Tensor scores_tangent(const Scoring& scoring, const Dual& query, const Dual& key
 std::tuple<Dual, Dual> flash_attention_for_cpu(const Dual& query, const Dual& key,
                                                const Dual& value, double dropout_p, bool is_causal,
                                                const Dual& mask, std::optional<double> scale) {
-  const auto scoring = scoring_of(query, is_causal, mask, dropout_p, scale);
+  const auto scoring = scoring_of(is_causal, mask, dropout_p, scale);
   auto [output, logsumexp] = ops::_scaled_dot_product_flash_attention_for_cpu::call(
       query.primal, key.primal, value.primal, dropout_p, is_causal,
       mask.defined() ? std::make_optional(mask.primal) : std::nullopt, scale);
-  const Tensor p = scoring.probabilities(query.primal, key.primal, logsumexp);
+  const Tensor p = probabilities(scoring, query.primal, key.primal, logsumexp);
   Tensor tangent, logsumexp_tangent;
   const Tensor s = scores_tangent(scoring, query, key, mask);
   if (s.defined()) {
@@ -96,15 +76,18 @@ std::tuple<Dual, Dual, Dual> flash_attention_for_cpu_backward(
     const Dual& grad, const Dual& query, const Dual& key, const Dual& value, const Dual& output,
     const Dual& logsumexp, double dropout_p, bool is_causal, const Dual& mask,
     std::optional<double> scale) {
-  const auto scoring = scoring_of(query, is_causal, mask, dropout_p, scale);
+  const auto scoring = scoring_of(is_causal, mask, dropout_p, scale);
   const Tensor &q = query.primal, &k = key.primal, &v = value.primal, &g = grad.primal;
-  const Tensor p = scoring.probabilities(q, k, logsumexp.primal);
+  const Tensor p = probabilities(scoring, q, k, logsumexp.primal);
   const Tensor gv = times_transposed(g, v);
   const Tensor d = g.mul(output.primal).sum(-1, true);
-  const Tensor ds = p.mul(gv.sub(d)).mul(scoring.scale);
-  auto [dq, dk, dv] = ops::_scaled_dot_product_flash_attention_for_cpu_backward::call(
-      g, q, k, v, output.primal, logsumexp.primal, dropout_p, is_causal,
-      mask.defined() ? std::make_optional(mask.primal) : std::nullopt, scale);
+  const Tensor ds = p.mul(gv.sub(d)).mul(scoring.scale_for(q));
+  auto [dq, dk, dv] =
+      detail::is_recorded_below(g, q, k, v)
+          ? attention_backward(scoring, g, q, k, v)
+          : ops::_scaled_dot_product_flash_attention_for_cpu_backward::call(
+                g, q, k, v, output.primal, logsumexp.primal, dropout_p, is_causal,
+                mask.defined() ? std::make_optional(mask.primal) : std::nullopt, scale);
 
   Tensor p_tangent;
   if (const Tensor s = scores_tangent(scoring, query, key, mask); s.defined()) {
@@ -128,7 +111,7 @@ std::tuple<Dual, Dual, Dual> flash_attention_for_cpu_backward(
     ds_tangent = sum_of(std::move(ds_tangent), p.mul(gv_tangent.sub(d_tangent)));
   }
   if (ds_tangent.defined()) {
-    ds_tangent = ds_tangent.mul(scoring.scale);
+    ds_tangent = ds_tangent.mul(scoring.scale_for(q));
   }
 
   const auto product = [](const Tensor& a, const Tensor& b) {

@@ -32,6 +32,13 @@ bool may_be_saved(const T&) {
   return false;
 }
 
+// Whether a tape below may record what a rule does with these: then it has to use operators that can
+// be differentiated, where a fused one cannot.
+template <class... Tensors>
+bool is_recorded_below(const Tensors&... tensors) {
+  return c10::GradMode::is_enabled() && (may_be_saved(tensors) || ...);
+}
+
 // The old value of a tensor that is about to be written to.
 inline Tensor old_value(const LevelPtr& level, const Dual& self) {
   return make_dual(level,

@@ -207,7 +207,17 @@ struct GroupNorm {
     return rows(input).sub(mean.unsqueeze(-1)).mul(rstd.unsqueeze(-1)).view_as(input);
   }
   Tensor normalized_tangent(const Tensor& t) const {
-    return std::get<0>(backward(t, Tensor(), only_input));
+    if (!detail::is_recorded_below(t, input)) {
+      return std::get<0>(backward(t, Tensor(), only_input));
+    }
+    // That operator has no derivative of its own: rstd * (t - mean(t) - x * mean(x * t)).
+    const Tensor x = rows(normalized());
+    const Tensor change = rows(t);
+    const Tensor along = x.mul(change).mean(-1, true);
+    return change.sub(change.mean(-1, true))
+        .sub(x.mul(along))
+        .mul(rstd.unsqueeze(-1))
+        .view_as(input);
   }
   Dims all_but_channels() const {
     Dims dims = range(2, input.dim());

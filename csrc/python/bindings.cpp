@@ -69,6 +69,14 @@ Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optiona
   if (result.is_batched && *dim == 0) {
     return result.value;
   }
+  const int64_t rank = result.logical_dim() + 1;
+  if (*dim < -rank || *dim >= rank) {
+    throw py::index_error("functx.vmap: out_dims has " + std::to_string(*dim) +
+                          " for an output that has " + std::to_string(rank) +
+                          " dimensions with the batch dimension. Dimension out of range: give a "
+                          "position from " + std::to_string(-rank) + " to " +
+                          std::to_string(rank - 1) + ".");
+  }
   return ensure_batched(result, level->batch_size).movedim(0, *dim);
 }
 
@@ -150,6 +158,14 @@ py::tuple unwrap(const Tensor& tensor) {
                         false);
 }
 
+// An operator called through torch.ops has no handler that turns C++ warnings into Python's.
+void warn_in_python(const std::string& message) {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 1) != 0) {
+    throw py::error_already_set();
+  }
+}
+
 void bind_levels(py::module_& m) {
   py::class_<Level, LevelPtr>(m, "Level")
       .def_readonly("id", &Level::id)
@@ -194,6 +210,7 @@ void bind_reverse_mode(py::module_& m) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   cover_all_operators();
+  set_warning_sink(warn_in_python);
   bind_levels(m);
   bind_wrappers(m);
   bind_reverse_mode(m);

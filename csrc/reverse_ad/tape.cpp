@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
@@ -56,17 +57,18 @@ Tensor alias_untracked(const Tensor& tensor) {
   return has_native_tangent ? tensor.alias() : tensor.detach();
 }
 
-// Whether a leaf other than `own` is reached from `root` without passing through `own`.
-bool reaches_other_leaf(Node* root, const std::unordered_set<Node*>& own) {
+// Whether a node of class `Kind` is reached from `root` without passing through `stops`.
+template <class Kind>
+bool reaches(Node* root, const std::unordered_set<Node*>& stops) {
   std::vector<Node*> pending{root};
-  std::unordered_set<Node*> seen(own.begin(), own.end());
+  std::unordered_set<Node*> seen(stops.begin(), stops.end());
   while (!pending.empty()) {
     Node* node = pending.back();
     pending.pop_back();
     if (!seen.insert(node).second) {
       continue;
     }
-    if (dynamic_cast<torch::autograd::AccumulateGrad*>(node) != nullptr) {
+    if (dynamic_cast<Kind*>(node) != nullptr) {
       return true;
     }
     for (const auto& edge : node->next_edges()) {
@@ -96,7 +98,9 @@ bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs)
     }
     own.insert(torch::autograd::impl::gradient_edge(input).function.get());
   }
-  return reaches_other_leaf(torch::autograd::impl::gradient_edge(output).function.get(), own);
+  // A leaf that is not ours.
+  return reaches<torch::autograd::AccumulateGrad>(
+      torch::autograd::impl::gradient_edge(output).function.get(), own);
 }
 
 // `output` without any connection to a tape, in all strata.
@@ -116,6 +120,19 @@ Tensor detach_all(const Tensor& output) {
   dual.primal = detach_all(dual.primal);
   dual.tangent = dual.has_tangent() ? detach_all(dual.tangent) : dual.tangent;
   return make_dual(wrapper->level(), std::move(dual));
+}
+
+// What the engine starts from at `output`.
+Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& stratum) {
+  const Tensor value = detach_all(output);
+  Tensor seed = lift(cotangent.defined() ? cotangent : at::ones_like(value), stratum);
+  // The gradient of a write into a view is itself written into views, whose batch dimensions are
+  // those of the cotangent: it needs all that the output has.
+  Node* root = torch::autograd::impl::gradient_edge(output).function.get();
+  if (stratum != nullptr && reaches<torch::autograd::CopySlices>(root, {})) {
+    seed = seed.add(at::zeros_like(value));
+  }
+  return seed;
 }
 
 // The innermost level among `tensors`, at least `innermost`.
@@ -208,9 +225,7 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
     // An output that is not on any tape does not depend on the inputs.
     if (outputs[i].requires_grad()) {
       roots.push_back(torch::autograd::impl::gradient_edge(outputs[i]));
-      seeds.push_back(
-          lift(cotangents[i].defined() ? cotangents[i] : at::ones_like(detach_all(outputs[i])),
-               stratum));
+      seeds.push_back(seed(outputs[i], cotangents[i], stratum));
     }
   }
   torch::autograd::edge_list targets;
