@@ -1,7 +1,7 @@
 """Looking at the tensors inside a transform: what they print, and what they refuse.
 
 A batched or dual tensor stands for other tensors and has no memory of its own. PyTorch's `repr`,
-`numpy` and `tolist` read that memory without asking the dispatcher, so they are told here.
+`numpy`, `tolist` and `new_tensor` do not ask the dispatcher, so they are told here.
 """
 
 from __future__ import annotations
@@ -75,6 +75,16 @@ def install() -> None:
     def __repr__(self: Tensor, **kwargs: Any) -> str:  # noqa: N807
         return _describe(self) if _C.is_wrapper(self) else plain_repr(self, **kwargs)
 
+    plain_new_tensor = Tensor.new_tensor
+
+    @wraps(plain_new_tensor)
+    def new_tensor(self: Tensor, data: Any, **options: Any) -> Tensor:
+        if not _C.is_wrapper(self):
+            return plain_new_tensor(self, data, **options)
+        like = {"dtype": self.dtype, "device": self.device}
+        return torch.tensor(data, **{**like, **options})
+
+    torch.Tensor.new_tensor = new_tensor  # type: ignore[method-assign]
     torch.Tensor.__repr__ = __repr__  # type: ignore[method-assign]
     for name in ("numpy", "tolist"):
         setattr(torch.Tensor, name, _refusing(name))

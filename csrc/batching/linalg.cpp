@@ -139,9 +139,21 @@ struct CheckErrors {
   }
 };
 
+// Powers 0 to n - 1 of each element (n: as many as there are elements by default).
+Batched vander(const Batched& x, std::optional<int64_t> n, bool increasing) {
+  if (!x.is_batched) {
+    return {ops::vander::call(x.value, n, increasing), false};
+  }
+  TORCH_CHECK(x.logical_dim() == 1, "vander: x must be a one-dimensional tensor, not one with ",
+              x.logical_dim(), " dimensions");
+  const Tensor powers = ops::linalg_vander::call(x.value, n.value_or(x.value.size(1)));
+  return {increasing ? powers : powers.flip(-1), true};
+}
+
 }  // namespace
 
 FUNCTX_RULES(linalg) {
+  batching_rule<ops::vander, vander>();
   for (const auto& [name, cores] : core_ranks()) {
     boxed_batching_rule({name.c_str()}, on_stacks);
   }

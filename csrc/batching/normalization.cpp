@@ -1,5 +1,8 @@
 // Layer, group and RMS normalisation, and weight normalisation. With shared weight and bias the
 // batch joins the rows that are normalised; what differs per example is applied afterwards.
+#include <c10/core/GradMode.h>
+
+#include "core/statistics.h"
 #include "batching/dims.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
@@ -69,6 +72,20 @@ Triple layer_norm(const Batched& input, c10::SymIntArrayRef shape, const Batched
           {rstd, input.is_batched}};
 }
 
+// The input as the operator normalized it over its last `kept` dimensions.
+Batched normalize(const Batched& input, const Batched& mean, const Batched& rstd, int64_t kept) {
+  const bool is_recorded = c10::GradMode::is_enabled() && input.value.requires_grad();
+  if (!is_recorded || input.is_batched != rstd.is_batched) {
+    return multiply(subtract(input, mean), rstd);
+  }
+  at::DimVector dims;
+  for (int64_t dim = -kept; dim < 0; ++dim) {
+    dims.push_back(dim);
+  }
+  const auto statistics = differentiable_statistics(input.value, rstd.value, dims);
+  return {input.value.sub(statistics.mean).mul(statistics.rstd), input.is_batched};
+}
+
 Triple layer_norm_backward(const Batched& grad, const Batched& input, c10::SymIntArrayRef shape,
                            const Batched& mean, const Batched& rstd, const Batched& weight,
                            const Batched& bias, const std::array<bool, 3>& mask) {
@@ -97,7 +114,7 @@ Triple layer_norm_backward(const Batched& grad, const Batched& input, c10::SymIn
     }
   }
   if (mask[1]) {
-    const Batched normalized = multiply(subtract(input, mean), rstd);
+    const Batched normalized = normalize(input, mean, rstd, kept);
     std::get<1>(result) =
         cast_like(sum_leading(multiply(normalized, grad), kept), weight.defined() ? weight : grad);
   }

@@ -1,6 +1,7 @@
 // Softmax, and normalization by mean and variance. The Jacobian of normalization alone, before
 // weight and bias, is symmetric, and so is that of softmax: the backward operator, which is one
 // fused pass, serves forward mode as well.
+#include "core/statistics.h"
 #include "forward_ad/families.h"
 
 namespace functx {
@@ -136,12 +137,23 @@ struct LayerNorm {
   }
 };
 
+LayerNorm layer_norm_of(c10::SymIntArrayRef shape, const Tensor& input, const Tensor& mean,
+                        const Tensor& rstd) {
+  if (!detail::is_recorded_below(input)) {
+    return {shape, input, mean, rstd};
+  }
+  const int64_t rank = input.dim();
+  auto statistics = differentiable_statistics(
+      input, rstd, range(rank - static_cast<int64_t>(shape.size()), rank));
+  return {shape, input, std::move(statistics.mean), std::move(statistics.rstd)};
+}
+
 std::tuple<Dual, Tensor, Tensor> native_layer_norm(const Dual& input, c10::SymIntArrayRef shape,
                                                    const Dual& weight, const Dual& bias,
                                                    double eps) {
   auto [primal, mean, rstd] = ops::native_layer_norm::call(
       input.primal, shape, optional(weight.primal), optional(bias.primal), eps);
-  const LayerNorm norm{shape, input.primal, mean, rstd};
+  const LayerNorm norm = layer_norm_of(shape, input.primal, mean, rstd);
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
                            weight, bias);
@@ -153,7 +165,7 @@ Gradients native_layer_norm_backward(const Dual& grad, const Dual& input, c10::S
                                      const Dual& mean, const Dual& rstd, const Dual& weight,
                                      const Dual& bias, Mask mask) {
   const Tensor& g = grad.primal;
-  const LayerNorm norm{shape, input.primal, mean.primal, rstd.primal};
+  const LayerNorm norm = layer_norm_of(shape, input.primal, mean.primal, rstd.primal);
   const int64_t rank = input.primal.dim();
   const int64_t outer = rank - static_cast<int64_t>(shape.size());
   // The bias is only asked for its shape.
@@ -314,6 +326,18 @@ struct BatchNorm {
   }
 };
 
+BatchNorm batch_norm_of(const Tensor& input, const Tensor& running_mean, const Tensor& running_var,
+                        const Tensor& mean, const Tensor& rstd, bool train, double eps) {
+  BatchNorm norm{input, running_mean, running_var, mean, rstd, train, eps};
+  if (train && detail::is_recorded_below(input)) {
+    auto statistics = differentiable_statistics(
+        input, per_channel(rstd, input.dim()), norm.all_but_channels());
+    norm.mean = statistics.mean.flatten();
+    norm.rstd = statistics.rstd.flatten();
+  }
+  return norm;
+}
+
 std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual& weight,
                                                    const Dual& bias, const Dual& running_mean,
                                                    const Dual& running_var, bool training,
@@ -321,8 +345,8 @@ std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual
   auto [primal, mean, rstd] = ops::native_batch_norm::call(
       input.primal, optional(weight.primal), optional(bias.primal), optional(running_mean.primal),
       optional(running_var.primal), training, momentum, eps);
-  const BatchNorm norm{input.primal, running_mean.primal, running_var.primal, mean, rstd, training,
-                       eps};
+  const BatchNorm norm = batch_norm_of(input.primal, running_mean.primal, running_var.primal, mean,
+                                       rstd, training, eps);
   const int64_t rank = input.primal.dim();
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
@@ -344,8 +368,8 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
                                      const Dual& mean, const Dual& rstd, bool train, double eps,
                                      Mask mask) {
   const Tensor& g = grad.primal;
-  const BatchNorm norm{
-      input.primal, running_mean.primal, running_var.primal, mean.primal, rstd.primal, train, eps};
+  const BatchNorm norm = batch_norm_of(
+      input.primal, running_mean.primal, running_var.primal, mean.primal, rstd.primal, train, eps);
   auto [by_input, by_weight, by_bias] = norm.backward(g, weight.primal, mask);
   Tensor input_tangent, weight_tangent, bias_tangent;
   if (grad.has_tangent()) {
