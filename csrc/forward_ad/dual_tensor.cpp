@@ -2,6 +2,8 @@
 
 #include <ATen/ops/_new_zeros_with_same_feature_meta.h>
 
+#include "batching/batched_tensor.h"
+
 namespace functx {
 namespace {
 
@@ -12,11 +14,23 @@ Tensor same_view(const Tensor& base_tangent, const Tensor& base, const Tensor& v
       base_tangent.sym_storage_offset() + view.sym_storage_offset() - base.sym_storage_offset());
 }
 
-// Whether `written` belongs to a level inside that of `target`, so that `target` cannot hold it.
-bool is_of_inner_level(const Tensor& written, const Tensor& target) {
-  const Wrapper* inner = as_wrapper(written);
-  const Wrapper* outer = as_wrapper(target);
-  return inner != nullptr && (outer == nullptr || outer->level_id() < inner->level_id());
+// Whether `written` can be copied into `target`: whatever differs between the examples of a batch in
+// `written` must do so in `target`, and a tangent must find a place.
+bool can_hold(const Tensor& target, const Tensor& written) {
+  const Wrapper* wrapper = as_wrapper(written);
+  if (wrapper == nullptr) {
+    constexpr auto torch_func_batched = c10::DispatchKey::FuncTorchBatched;
+    return target.key_set().has(torch_func_batched) || !written.key_set().has(torch_func_batched);
+  }
+  const LevelPtr& level = wrapper->level();
+  if (level->transform == Transform::Vmap) {
+    const Batched inner = static_cast<const BatchedTensor*>(wrapper)->batched();
+    const Batched outer = unwrap_batched(level, target);
+    return (outer.is_batched || !inner.is_batched) && can_hold(outer.value, inner.value);
+  }
+  const Dual inner = static_cast<const DualTensor*>(wrapper)->dual();
+  return at_level<DualTensor>(target, *level) != nullptr &&
+         can_hold(unwrap_dual(level, target).primal, inner.primal);
 }
 
 }  // namespace
@@ -40,13 +54,13 @@ const Tensor& DualTensor::tangent() const {
 }
 
 void DualTensor::make_tangent_writable(const Tensor& written) {
-  if (tangent_.defined() && owns_tangent_ && !is_of_inner_level(written, tangent_)) {
+  if (tangent_.defined() && owns_tangent_ && can_hold(tangent_, written)) {
     return;
   }
-  // Holds the batch dimensions of what is written and of what is there, in the layout of the
-  // primal.
-  const bool is_inner = tangent_.defined() && is_of_inner_level(tangent_, written);
-  Tensor writable = at::_new_zeros_with_same_feature_meta(is_inner ? tangent_ : written, primal_);
+  // Zeros with the batch dimensions of what is written and of what is there, in the layout of the
+  // primal. Only the batch dimensions of `feature` matter.
+  const Tensor feature = tangent_.defined() ? written.sum().add(tangent_.sum()) : written;
+  Tensor writable = at::_new_zeros_with_same_feature_meta(feature, primal_);
   if (writable.sym_strides() != primal_.sym_strides()) {
     writable = writable.new_empty_strided_symint(primal_.sym_sizes(), primal_.sym_strides());
     writable.zero_();

@@ -124,14 +124,17 @@ using Gradients = std::tuple<Dual, Dual, Dual>;
 
 struct LayerNorm {
   c10::SymIntArrayRef shape;
+  // As the operator saved them, which is what its backward takes.
   Tensor input, mean, rstd;
+  // The same, for formulas of our own.
+  Statistics statistics;
 
   std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& weight,
                                               Mask mask) const {
     return ops::native_layer_norm_backward::call(grad, input, shape, mean, rstd, optional(weight),
                                                  std::nullopt, mask);
   }
-  Tensor normalized() const { return input.sub(mean).mul(rstd); }
+  Tensor normalized() const { return input.sub(statistics.mean).mul(statistics.rstd); }
   Tensor normalized_tangent(const Tensor& t) const {
     return std::get<0>(backward(t, Tensor(), only_input));
   }
@@ -140,12 +143,11 @@ struct LayerNorm {
 LayerNorm layer_norm_of(c10::SymIntArrayRef shape, const Tensor& input, const Tensor& mean,
                         const Tensor& rstd) {
   if (!detail::is_recorded_below(input)) {
-    return {shape, input, mean, rstd};
+    return {shape, input, mean, rstd, {mean, rstd}};
   }
   const int64_t rank = input.dim();
-  auto statistics = differentiable_statistics(
-      input, rstd, range(rank - static_cast<int64_t>(shape.size()), rank));
-  return {shape, input, std::move(statistics.mean), std::move(statistics.rstd)};
+  const Dims dims = range(rank - static_cast<int64_t>(shape.size()), rank);
+  return {shape, input, mean, rstd, differentiable_statistics(input, rstd, dims)};
 }
 
 std::tuple<Dual, Tensor, Tensor> native_layer_norm(const Dual& input, c10::SymIntArrayRef shape,
@@ -188,7 +190,7 @@ Gradients native_layer_norm_backward(const Dual& grad, const Dual& input, c10::S
       const Tensor scaled = weight.defined() ? g.mul(weight.primal) : g;
       input_tangent = sum_of(std::move(input_tangent),
                              curvature(scaled, input.tangent, norm.normalized(), change, by_input,
-                                       norm.rstd, range(outer, rank)));
+                                       norm.statistics.rstd, range(outer, rank)));
     }
     if (mask[1]) {
       weight_tangent = sum_of(std::move(weight_tangent), sum_over(g.mul(change), range(0, outer)));
@@ -303,6 +305,8 @@ struct BatchNorm {
   Tensor input, running_mean, running_var, mean, rstd;
   bool train;
   double eps;
+  // Of the batch, in a shape that broadcasts; for formulas of our own.
+  Statistics statistics;
 
   std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& weight,
                                               Mask mask) const {
@@ -311,10 +315,11 @@ struct BatchNorm {
                                                  optional(mean), optional(rstd), train, eps, mask);
   }
   Tensor scale() const {
-    return per_channel(train ? rstd : running_var.add(eps).rsqrt(), input.dim());
+    return train ? statistics.rstd : per_channel(running_var.add(eps).rsqrt(), input.dim());
   }
   Tensor normalized() const {
-    return input.sub(per_channel(train ? mean : running_mean, input.dim())).mul(scale());
+    return input.sub(train ? statistics.mean : per_channel(running_mean, input.dim()))
+        .mul(scale());
   }
   Tensor normalized_tangent(const Tensor& t) const {
     return train ? std::get<0>(backward(t, Tensor(), only_input)) : t.mul(scale());
@@ -328,12 +333,12 @@ struct BatchNorm {
 
 BatchNorm batch_norm_of(const Tensor& input, const Tensor& running_mean, const Tensor& running_var,
                         const Tensor& mean, const Tensor& rstd, bool train, double eps) {
-  BatchNorm norm{input, running_mean, running_var, mean, rstd, train, eps};
+  BatchNorm norm{input, running_mean, running_var, mean, rstd, train, eps, {}};
   if (train && detail::is_recorded_below(input)) {
-    auto statistics = differentiable_statistics(
-        input, per_channel(rstd, input.dim()), norm.all_but_channels());
-    norm.mean = statistics.mean.flatten();
-    norm.rstd = statistics.rstd.flatten();
+    norm.statistics = differentiable_statistics(input, per_channel(rstd, input.dim()),
+                                                norm.all_but_channels());
+  } else if (train) {
+    norm.statistics = {per_channel(mean, input.dim()), per_channel(rstd, input.dim())};
   }
   return norm;
 }
