@@ -69,10 +69,10 @@ def _refusing(name: str) -> Callable[..., Any]:
 
 def install() -> None:
     """Tells `torch.Tensor` about our tensors; called once, on import."""
-    plain_repr = Tensor.__repr__
+    plain_repr: Callable[..., str] = Tensor.__repr__
 
     @wraps(plain_repr)
-    def __repr__(self: Tensor, **kwargs: Any) -> str:  # noqa: N807
+    def __repr__(self: Tensor, **kwargs: Any) -> str:
         return _describe(self) if _C.is_wrapper(self) else plain_repr(self, **kwargs)
 
     plain_new_tensor = Tensor.new_tensor
@@ -84,7 +84,8 @@ def install() -> None:
         like = {"dtype": self.dtype, "device": self.device}
         return torch.tensor(data, **{**like, **options})
 
-    torch.Tensor.new_tensor = new_tensor  # type: ignore[method-assign]
-    torch.Tensor.__repr__ = __repr__  # type: ignore[method-assign]
+    methods: dict[str, Callable[..., Any]] = {"__repr__": __repr__, "new_tensor": new_tensor}
     for name in ("numpy", "tolist"):
-        setattr(torch.Tensor, name, _refusing(name))
+        methods[name] = _refusing(name)
+    for name, method in methods.items():
+        setattr(torch.Tensor, name, method)

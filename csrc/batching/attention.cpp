@@ -1,9 +1,9 @@
 // Fused attention: [N, heads, length, width] per example, so the batch joins N.
 #include <ATen/ops/constant_pad_nd.h>
 
-#include "core/attention_math.h"
 #include "batching/composite.h"
 #include "batching/fold.h"
+#include "core/attention_math.h"
 
 namespace functx {
 namespace {

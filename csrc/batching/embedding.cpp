@@ -70,9 +70,10 @@ Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c1
 }
 
 Batched one_hot(const Batched& self, int64_t classes) {
-  TORCH_CHECK(!self.is_batched || classes > 0,
-              "functx.vmap: one_hot without num_classes has a result whose shape depends on the data "
-              "of each example. Pass num_classes.");
+  TORCH_CHECK(
+      !self.is_batched || classes > 0,
+      "functx.vmap: one_hot without num_classes has a result whose shape depends on the data "
+      "of each example. Pass num_classes.");
   return {ops::one_hot::call(self.value, classes), self.is_batched};
 }
 

@@ -2,10 +2,10 @@
 // batch joins the rows that are normalised; what differs per example is applied afterwards.
 #include <c10/core/GradMode.h>
 
-#include "core/statistics.h"
 #include "batching/dims.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
+#include "core/statistics.h"
 
 namespace functx {
 namespace {

@@ -131,7 +131,8 @@ struct BatchingAdapter<Op, rule, Result(Args...)> {
 template <class Op, auto function, class Signature = typename Op::schema>
 struct DecompositionAdapter;
 
-// The tape of this level has recorded the operator as a whole: its parts are not to be recorded too.
+// The tape of this level has recorded the operator as a whole: its parts are not to be recorded
+// too.
 inline Tensor without_tape(const LevelPtr& level, const Tensor& tensor) {
   const auto* wrapper = at_level<BatchedTensor>(tensor, *level);
   return wrapper != nullptr ? make_batched(level, wrapper->batched()) : tensor;

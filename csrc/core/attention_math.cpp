@@ -18,9 +18,9 @@ Tensor AttentionScoring::scores(const Tensor& query, const Tensor& key) const {
                                              : scores.add(mask);
   }
   if (is_causal) {
-    const auto past = at::ones({query.size(-2), key.size(-2)},
-                               at::TensorOptions(query.device()).dtype(at::kBool))
-                          .tril();
+    const auto past =
+        at::ones({query.size(-2), key.size(-2)}, at::TensorOptions(query.device()).dtype(at::kBool))
+            .tril();
     scores = scores.masked_fill(past.logical_not(), -INFINITY);
   }
   return scores;
@@ -39,8 +39,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const AttentionScoring& sc
                                                       const Tensor& key, const Tensor& value) {
   const Tensor p = scoring.probabilities(query, key);
   const Tensor gv = grad.matmul(value.transpose(-2, -1));
-  const Tensor ds =
-      p.mul(gv.sub(p.mul(gv).sum(-1, true))).mul(scoring.scale_for(query));
+  const Tensor ds = p.mul(gv.sub(p.mul(gv).sum(-1, true))).mul(scoring.scale_for(query));
   return {ds.matmul(key), ds.transpose(-2, -1).matmul(query), p.transpose(-2, -1).matmul(grad)};
 }
 

@@ -1,5 +1,5 @@
-// Attention written out, for derivatives that the fused kernels do not have: their backward cannot be
-// differentiated again.
+// Attention written out, for derivatives that the fused kernels do not have: their backward cannot
+// be differentiated again.
 #pragma once
 
 #include <ATen/core/Tensor.h>

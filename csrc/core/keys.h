@@ -25,8 +25,7 @@ inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
 // tells PyTorch's derivative formulas and its engine not to write in place into tensors of theirs
 // (`at::isTensorSubclassLike` asks for it). Of the keys that function asks for, it is the one no
 // other part of PyTorch takes for a promise about the class of the TensorImpl.
-inline constexpr c10::DispatchKeySet kInertKeys =
-    c10::DispatchKeySet(c10::DispatchKey::Batched);
+inline constexpr c10::DispatchKeySet kInertKeys = c10::DispatchKeySet(c10::DispatchKey::Batched);
 
 inline constexpr c10::DispatchKeySet kWrapperKeys =
     c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertKeys;

@@ -10,8 +10,8 @@ struct Statistics {
   at::Tensor rstd;
 };
 
-// PyTorch's normalizations save mean and rstd = 1 / sqrt(var + eps) as constants. These have the same
-// values and depend on the input. `rstd` is the saved one; `dims` are kept with size one.
+// PyTorch's normalizations save mean and rstd = 1 / sqrt(var + eps) as constants. These have the
+// same values and depend on the input. `rstd` is the saved one; `dims` are kept with size one.
 inline Statistics differentiable_statistics(const at::Tensor& input, const at::Tensor& rstd,
                                             at::IntArrayRef dims) {
   at::Tensor mean = input.mean(dims, true);

@@ -14,8 +14,8 @@ Tensor same_view(const Tensor& base_tangent, const Tensor& base, const Tensor& v
       base_tangent.sym_storage_offset() + view.sym_storage_offset() - base.sym_storage_offset());
 }
 
-// Whether `written` can be copied into `target`: whatever differs between the examples of a batch in
-// `written` must do so in `target`, and a tangent must find a place.
+// Whether `written` can be copied into `target`: whatever differs between the examples of a batch
+// in `written` must do so in `target`, and a tangent must find a place.
 bool can_hold(const Tensor& target, const Tensor& written) {
   const Wrapper* wrapper = as_wrapper(written);
   if (wrapper == nullptr) {

@@ -32,8 +32,8 @@ bool may_be_saved(const T&) {
   return false;
 }
 
-// Whether a tape below may record what a rule does with these: then it has to use operators that can
-// be differentiated, where a fused one cannot.
+// Whether a tape below may record what a rule does with these: then it has to use operators that
+// can be differentiated, where a fused one cannot.
 template <class... Tensors>
 bool is_recorded_below(const Tensors&... tensors) {
   return c10::GradMode::is_enabled() && (may_be_saved(tensors) || ...);

@@ -145,6 +145,20 @@ bool is_written(const c10::Argument& argument) {
   return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
 }
 
+// PyTorch runs an operator of a custom library that has a backward formula only, and drops the
+// tangent: better an error than a wrong zero. Of its own operators it knows which are constant.
+void check_has_tangent(const c10::FunctionSchema& schema, const c10::IValue& result) {
+  const bool is_custom =
+      schema.name().rfind("aten::", 0) != 0 && schema.name().rfind("prim", 0) != 0;
+  if (is_custom && result.isTensor() && can_have_tangent(result.toTensor())) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        result.toTensor()._fw_grad(0).defined(), "functx.jvp: ", schema.name(),
+        " has no forward-mode derivative, although an input has a tangent. Write it in operators "
+        "that "
+        "have one, use reverse mode (functx.vjp), or detach its inputs if it is a constant.");
+  }
+}
+
 void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level,
                             torch::jit::Stack* stack) {
   const auto& schema = op.schema();
@@ -180,6 +194,9 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
   for (size_t position = 0; position < schema.returns().size(); ++position) {
     const auto* alias = schema.returns()[position].alias_info();
     if (alias == nullptr || !alias->isWrite()) {
+      if (any_tangent) {
+        check_has_tangent(schema, values[position]);
+      }
       stack->push_back(from_native(level, values[position], any_tangent));
       continue;
     }

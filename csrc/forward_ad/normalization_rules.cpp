@@ -318,8 +318,7 @@ struct BatchNorm {
     return train ? statistics.rstd : per_channel(running_var.add(eps).rsqrt(), input.dim());
   }
   Tensor normalized() const {
-    return input.sub(train ? statistics.mean : per_channel(running_mean, input.dim()))
-        .mul(scale());
+    return input.sub(train ? statistics.mean : per_channel(running_mean, input.dim())).mul(scale());
   }
   Tensor normalized_tangent(const Tensor& t) const {
     return train ? std::get<0>(backward(t, Tensor(), only_input)) : t.mul(scale());
@@ -335,8 +334,8 @@ BatchNorm batch_norm_of(const Tensor& input, const Tensor& running_mean, const T
                         const Tensor& mean, const Tensor& rstd, bool train, double eps) {
   BatchNorm norm{input, running_mean, running_var, mean, rstd, train, eps, {}};
   if (train && detail::is_recorded_below(input)) {
-    norm.statistics = differentiable_statistics(input, per_channel(rstd, input.dim()),
-                                                norm.all_but_channels());
+    norm.statistics =
+        differentiable_statistics(input, per_channel(rstd, input.dim()), norm.all_but_channels());
   } else if (train) {
     norm.statistics = {per_channel(mean, input.dim()), per_channel(rstd, input.dim())};
   }
@@ -373,8 +372,8 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
                                      const Dual& mean, const Dual& rstd, bool train, double eps,
                                      Mask mask) {
   const Tensor& g = grad.primal;
-  const BatchNorm norm = batch_norm_of(
-      input.primal, running_mean.primal, running_var.primal, mean.primal, rstd.primal, train, eps);
+  const BatchNorm norm = batch_norm_of(input.primal, running_mean.primal, running_var.primal,
+                                       mean.primal, rstd.primal, train, eps);
   auto [by_input, by_weight, by_bias] = norm.backward(g, weight.primal, mask);
   Tensor input_tangent, weight_tangent, bias_tangent;
   if (grad.has_tangent()) {

@@ -74,8 +74,8 @@ Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optiona
     throw py::index_error("functx.vmap: out_dims has " + std::to_string(*dim) +
                           " for an output that has " + std::to_string(rank) +
                           " dimensions with the batch dimension. Dimension out of range: give a "
-                          "position from " + std::to_string(-rank) + " to " +
-                          std::to_string(rank - 1) + ".");
+                          "position from " +
+                          std::to_string(-rank) + " to " + std::to_string(rank - 1) + ".");
   }
   return ensure_batched(result, level->batch_size).movedim(0, *dim);
 }
