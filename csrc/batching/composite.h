@@ -37,10 +37,13 @@ struct SpreadingComposite<Op, position, Result(Args...)> {
     const Operands operands(args...);
     Wrapper* top = operands.top();
     if (top == nullptr) {
-      return Op::redispatch(keys - kWrapperKeys, args...);
+      return Op::redispatch(keys.remove(kFrontKey), args...);
+    }
+    const LevelPtr level = top->level();
+    if (yields_to_torch_func(*level, keys)) {
+      return Op::redispatch(keys - kPassedByKeys, args...);
     }
     check_alive(*top);
-    const LevelPtr level = top->level();
     if (level->transform != Transform::Vmap || !any_batched(unpack(level, args)...)) {
       return Op::redispatch(traits_of<Op>().tape_keys, args...);
     }

@@ -37,7 +37,7 @@ Tensor max_pool1d(c10::DispatchKeySet keys, const Tensor& self, at::IntArrayRef 
                   bool ceil_mode) {
   const Wrapper* wrapper = as_wrapper(self);
   if (wrapper == nullptr) {
-    return ops::max_pool1d::redispatch(keys - kWrapperKeys, self, kernel_size, stride, padding,
+    return ops::max_pool1d::redispatch(keys.remove(kFrontKey), self, kernel_size, stride, padding,
                                        dilation, ceil_mode);
   }
   check_alive(*wrapper);
