@@ -89,12 +89,8 @@ Batched expand(const Batched& self, c10::SymIntArrayRef size, bool implicit) {
 }
 
 // In a size to view, -1 stands for what is left: not for the batch dimension.
-c10::SymDimVector view_size(const Batched& self, c10::SymIntArrayRef size) {
-  return physical_size(self, size);
-}
-
 Batched view(const Batched& self, c10::SymIntArrayRef size) {
-  return {self.value.view_symint(view_size(self, size)), self.is_batched};
+  return {self.value.view_symint(physical_size(self, size)), self.is_batched};
 }
 
 Batched view_dtype(const Batched& self, at::ScalarType dtype) {
@@ -107,13 +103,13 @@ Batched view_dtype(const Batched& self, at::ScalarType dtype) {
 // The caller knows that an example is contiguous; the batch need not be.
 Batched unsafe_view(const Batched& self, c10::SymIntArrayRef size) {
   return {self.is_batched && !self.value.is_contiguous()
-              ? self.value.reshape_symint(view_size(self, size))
-              : ops::_unsafe_view::call(self.value, view_size(self, size)),
+              ? self.value.reshape_symint(physical_size(self, size))
+              : ops::_unsafe_view::call(self.value, physical_size(self, size)),
           self.is_batched};
 }
 
 Batched reshape_alias(const Batched& self, c10::SymIntArrayRef size, c10::SymIntArrayRef) {
-  return {self.value.reshape_symint(view_size(self, size)), self.is_batched};
+  return {self.value.reshape_symint(physical_size(self, size)), self.is_batched};
 }
 
 // Strides and offset are those of one example, and the offset of a wrapper is its value's: example
