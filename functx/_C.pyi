@@ -95,4 +95,6 @@ def operator_coverage() -> dict[str, str]:
     """For every operator in the dispatcher: "rule", "decomposition" or "fallback"."""
 
 def warn_on_loop_fallback(enabled: bool) -> bool:
-    """Turns the warning of the per-example loop on or off; returns the old setting."""
+    """Turns the warning of the per-example loop on or off; returns the old setting.
+
+    It comes once for each operator, and again after this call."""

@@ -15,15 +15,24 @@ namespace {
 std::atomic<bool> warnings_enabled{true};
 void (*warning_sink)(const std::string&) = [](const std::string& message) { TORCH_WARN(message); };
 
+// The operators that have been warned of.
+struct Warned {
+  std::mutex mutex;
+  std::unordered_set<c10::OperatorName> operators;
+};
+
+Warned& warned() {
+  static Warned warned;
+  return warned;
+}
+
 void warn_once(const c10::OperatorHandle& op) {
-  static std::mutex mutex;
-  static std::unordered_set<c10::OperatorName> warned;
   if (!warnings_enabled) {
     return;
   }
   {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (!warned.insert(op.operator_name()).second) {
+    const std::lock_guard<std::mutex> lock(warned().mutex);
+    if (!warned().operators.insert(op.operator_name()).second) {
       return;
     }
   }
@@ -140,7 +149,11 @@ torch::jit::Stack call(const c10::OperatorHandle& op, const LevelPtr& level,
 
 void set_warning_sink(void (*sink)(const std::string&)) { warning_sink = sink; }
 
-bool warn_on_loop(bool enabled) { return warnings_enabled.exchange(enabled); }
+bool warn_on_loop(bool enabled) {
+  const std::lock_guard<std::mutex> lock(warned().mutex);
+  warned().operators.clear();
+  return warnings_enabled.exchange(enabled);
+}
 
 void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
                         torch::jit::Stack* stack) {
