@@ -1,0 +1,96 @@
+"""PyTorch's own table of operators, as functions of tensors with several draws of each sample."""
+
+import dataclasses
+import itertools
+import random
+import warnings
+
+import numpy
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+DRAWS = 3
+
+
+def full_name(op):
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
+
+
+ENTRIES = {full_name(op): op for op in op_db}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A call of an operator; `draws` are several sets of tensors that fit its other arguments."""
+
+    index: int
+    leaves: list
+    spec: object
+    positions: list
+    draws: list
+
+    @property
+    def tensors(self):
+        return self.draws[0]
+
+    def bind(self, function):
+        """`function` of the tensors alone, returning a tuple of tensors."""
+
+        def call(*tensors):
+            leaves = list(self.leaves)
+            for position, tensor in zip(self.positions, tensors, strict=True):
+                leaves[position] = tensor
+            args, kwargs = tree_unflatten(leaves, self.spec)
+            return tensors_of(function(*args, **kwargs))
+
+        return call
+
+
+def tensors_of(result):
+    return tuple(x for x in tree_flatten(result)[0] if isinstance(x, torch.Tensor))
+
+
+def seed_all(seed):
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed)
+
+
+def flattened(op, dtype, seed, limit):
+    seed_all(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = op.sample_inputs("cpu", dtype, requires_grad=False)
+        inputs = list(itertools.islice(inputs, limit))
+    return [tree_flatten(((s.input, *s.args), dict(s.kwargs))) for s in inputs]
+
+
+def positions_of_tensors(leaves):
+    return [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+
+def alike(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
+
+
+def samples(op, dtype, limit=None):
+    """The samples of `op` that hold strided tensors only. Each draw comes from its own seed; where
+    the samples themselves are random in shape or number, all draws are the first."""
+    by_seed = [flattened(op, dtype, seed, limit) for seed in range(DRAWS)]
+    for index, (leaves, spec) in enumerate(by_seed[0]):
+        positions = positions_of_tensors(leaves)
+        first = [leaves[i] for i in positions]
+        if any(t.layout is not torch.strided or t.is_nested for t in first):
+            continue
+        draws = [first]
+        for others in by_seed[1:]:
+            draw = first
+            if len(others) == len(by_seed[0]) and others[index][1] == spec:
+                candidate = others[index][0]
+                if positions_of_tensors(candidate) == positions:
+                    tensors = [candidate[i] for i in positions]
+                    if all(map(alike, tensors, first)):
+                        draw = tensors
+            draws.append(draw)
+        yield Sample(index, leaves, spec, positions, draws)
