@@ -82,7 +82,12 @@ class Loops(warnings.catch_warnings):
         super().__exit__(*error)
 
 
+# What a loop has where its examples differ in shape.
+RAGGED = []
+
+
 def compare(actual, expected, op_name):
+    assert expected is not RAGGED, "a result, though its shape differs between examples"
     assert len(actual) == len(expected), f"{len(actual)} results instead of {len(expected)}"
     for a, e in zip(actual, expected, strict=True):
         assert a.shape == e.shape, f"shape {tuple(a.shape)} instead of {tuple(e.shape)}"
@@ -95,7 +100,8 @@ def compare(actual, expected, op_name):
 def choices(count):
     """Which arguments are batched: all subsets, for many arguments the small and the large."""
     if count <= 3:
-        return [c for c in itertools.product((True, False), repeat=count) if any(c)]
+        patterns = itertools.product((True, False), repeat=count)
+        return [c for c in patterns if any(c)] or [()]
     alone = [tuple(i == j for j in range(count)) for i in range(count)]
     but_one = [tuple(i != j for j in range(count)) for i in range(count)]
     return [(True,) * count, *alone, *but_one]
@@ -124,17 +130,38 @@ def stacked(examples):
     return [torch.stack(column) for column in zip(*examples, strict=True)]
 
 
+def described(sample, *what):
+    shapes = [tuple(x.shape) for x in sample.tensors]
+    return f"sample {sample.index} of shapes {shapes}, batched in {', '.join(map(str, what))}"
+
+
+def quietly(function, *args):
+    """PyTorch warns of many things that are not to be seen here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args)
+
+
+def fails(function, *args):
+    try:
+        quietly(function, *args)
+    except Exception:
+        return True
+    return False
+
+
+def seeded(call, args):
+    """Copies, for the operator may write."""
+    seed_all(SEED)
+    return call(*(x.clone() for x in args))
+
+
 def loop(call, sample, choice):
-    """What each example gives. Every call gets copies, for the operator may write."""
-    examples = []
-    for draw in sample.draws:
-        args = [
-            (mine if flag else first).clone()
-            for mine, first, flag in zip(draw, sample.tensors, choice, strict=True)
-        ]
-        seed_all(SEED)
-        examples.append(call(*args))
-    return examples
+    """What each example gives."""
+    return [
+        seeded(call, [x if flag else y for x, y, flag in zip(draw, sample.tensors, choice)])  # noqa: B905
+        for draw in sample.draws
+    ]
 
 
 def loop_over_views(call, args, dims):
@@ -144,71 +171,157 @@ def loop_over_views(call, args, dims):
         call(*(x.clone() if d is None else x.select(d, b) for x, d in zip(args, dims, strict=True)))
 
 
-def raises(function, *args):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            function(*args)
-    except Exception:
-        return True
-    return False
-
-
 def apply_vmap(api, call, args, dims, loops):
     """Under "same" where random numbers are drawn: then a loop can draw the same ones."""
     with Loops(loops):
-        if not args:
-            args, dims, call = [torch.zeros(DRAWS)], (0,), lambda _, call=call: call()
         try:
-            return api.vmap(call, in_dims=dims)(*[x.clone() for x in args])
+            return seeded(api.vmap(call, in_dims=dims), args)
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise
-        seed_all(SEED)
-        return api.vmap(call, in_dims=dims, randomness="same")(*args)
+        return seeded(api.vmap(call, in_dims=dims, randomness="same"), args)
 
 
-def sweep_sample(op, function, sample, api, outcome, shifts, chosen=None):
-    """All cases of one sample: `shifts` are the positions that the batch dimensions start from."""
-    call = sample.bind(function)
-    for choice in chosen or choices(len(sample.positions)) or [()]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                examples = loop(call, sample, choice)
-        except Exception as error:
-            outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
-            continue
-        if not examples[0]:
-            outcome.skipped["returns no tensor"] += 1
-            return
-        for shift in shifts:
-            args, dims = placed(sample, choice, shift)
-            where = f"sample {sample.index}, {[tuple(x.shape) for x in sample.tensors]}, {dims}"
-            try:
-                actual = apply_vmap(api, call, args, dims, outcome.loops)
-            except Exception as error:
-                if args and raises(loop_over_views, call, args, dims):
-                    outcome.skipped["the loop over views raises"] += 1
-                else:
-                    outcome.errors.append(f"{where}: {type(error).__name__}: {error}")
-                continue
-            try:
-                compare(actual, stacked(examples), op.name)
-                outcome.right += 1
-            except (AssertionError, RuntimeError) as error:
-                outcome.wrong.append(f"{where}: {error}")
+def judge(outcome, op, where, expected, apply, excuse=lambda: False):
+    """Counts what `apply` gives or raises. `excuse` says whether the loop may fail here too."""
+    try:
+        actual = apply()
+    except Exception as error:
+        if excuse():
+            outcome.skipped["the loop over views fails too"] += 1
+        else:
+            outcome.errors.append(f"{where}: {type(error).__name__}: {error}")
+        return
+    try:
+        compare(actual, expected, op.name)
+        outcome.right += 1
+    except AssertionError as error:
+        outcome.wrong.append(f"{where}: {error}")
+
+
+def sweep_sample(op, call, sample, api, outcome, choice, shifts):
+    """Some arguments of a sample are batched, for each of `shifts` at other positions."""
+    try:
+        examples = quietly(loop, call, sample, choice)
+    except Exception as error:
+        outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
+        return
+    if not examples[0]:
+        outcome.skipped["returns no tensor"] += 1
+        return
+    try:
+        expected = stacked(examples)
+    except RuntimeError:
+        expected = RAGGED
+    for shift in shifts:
+        args, dims = placed(sample, choice, shift)
+        mapped = call
+        if not args:  # a factory
+            args, dims, mapped = [torch.zeros(DRAWS)], (0,), lambda _: call()
+        judge(
+            outcome,
+            op,
+            described(sample, dims),
+            expected,
+            lambda: apply_vmap(api, mapped, args, dims, outcome.loops),  # noqa: B023
+            lambda: fails(loop_over_views, mapped, args, dims),  # noqa: B023
+        )
+
+
+def with_out(function):
+    """`function` called with `out=`: zeros of the shapes and dtypes that it returns."""
+
+    def call(*args, **kwargs):
+        result = function(*args, **kwargs)
+        is_one = isinstance(result, torch.Tensor)
+        out = torch.zeros_like(result) if is_one else tuple(map(torch.zeros_like, result))
+        function(*args, out=out, **kwargs)
+        return out
+
+    return call
+
+
+def variant_of(op, variant):
+    """The function of `op` in the given variant, or None if it has none."""
+    if variant == "out":
+        return with_out(op.get_op()) if op.supports_out else None
+    return {"method": op.get_method, "inplace": op.get_inplace, None: op.get_op}[variant]()
 
 
 def sweep(op, dtype, api, limit=None, shifts=(0, 1, 2), variant=None):
-    """The outcome of all cases of `op`; `variant` is None, "method" or "inplace"."""
-    function = {"method": op.get_method, "inplace": op.get_inplace}.get(variant, op.get_op)()
+    """The outcome of all cases of `op`; `variant` is None, "method", "inplace" or "out"."""
+    function = variant_of(op, variant)
     outcome = Outcome()
     for sample in samples(op, dtype, limit):
-        chosen = None
-        if variant == "inplace":  # an unbatched tensor cannot take a batch of values
-            chosen = [c for c in choices(len(sample.positions)) if c[0]]
-        sweep_sample(op, function, sample, api, outcome, shifts, chosen)
+        for choice in choices(len(sample.positions)):
+            # An unbatched tensor cannot take a batch of values.
+            if variant != "inplace" or choice[0]:
+                sweep_sample(op, sample.bind(function), sample, api, outcome, choice, shifts)
+    return outcome
+
+
+# ---- vmap(vmap) --------------------------------------------------------------------------------
+
+
+def nested_choices(count):
+    """(outer, inner): everything twice, then each argument under one of the two vmaps."""
+    first = tuple(k == 0 for k in range(count))
+    rest = tuple(k != 0 for k in range(count))
+    mixed = [(first, rest), (rest, first)] if count > 1 else []
+    return [((True,) * count, (True,) * count), *mixed]
+
+
+def nested_arguments(sample, outer, inner):
+    """Outer batches in dim 0 and inner ones in the last, and the arguments of each example."""
+
+    def value(k, o, i):
+        shift = o * outer[k] + i * inner[k]
+        return sample.draws[shift % DRAWS][k]
+
+    args = []
+    for k, (by_outer, by_inner) in enumerate(zip(outer, inner, strict=True)):
+        rows = [
+            torch.stack([value(k, o, i) for i in range(DRAWS)], -1) if by_inner else value(k, o, 0)
+            for o in range(2)
+        ]
+        args.append(torch.stack(rows) if by_outer else rows[0])
+    examples = [
+        [[value(k, o, i) for k in range(len(outer))] for i in range(DRAWS)] for o in range(2)
+    ]
+    return args, examples
+
+
+def loop_in_loop(call, examples):
+    return stacked([stacked([seeded(call, args) for args in row]) for row in examples])
+
+
+def sweep_nested_sample(op, sample, api, outcome, outer, inner):
+    call = sample.bind(op.get_op())
+    args, examples = nested_arguments(sample, outer, inner)
+    outer_dims = tuple(0 if flag else None for flag in outer)
+    inner_dims = tuple(-1 if flag else None for flag in inner)
+    try:
+        expected = quietly(loop_in_loop, call, examples)
+    except Exception as error:
+        outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
+        return
+    mapped = api.vmap(call, in_dims=inner_dims, randomness="same")
+    judge(
+        outcome,
+        op,
+        described(sample, outer_dims, inner_dims),
+        expected,
+        lambda: apply_vmap(api, mapped, args, outer_dims, outcome.loops),
+    )
+
+
+def sweep_nested(op, dtype, api, limit=None):
+    """The outcome of one vmap inside another."""
+    outcome = Outcome()
+    for sample in samples(op, dtype, limit):
+        if sample.positions:
+            for outer, inner in nested_choices(len(sample.positions)):
+                sweep_nested_sample(op, sample, api, outcome, outer, inner)
     return outcome
 
 
@@ -219,97 +332,112 @@ def is_differentiable(x):
     return x.is_floating_point() or x.is_complex()
 
 
-def cotangents_for(outputs):
-    """Fixed numbers of the outputs' shapes: the same whoever asks."""
-    cotangents = []
-    for k, out in enumerate(outputs):
-        values = torch.arange(out.numel(), dtype=torch.float64).reshape(out.shape)
-        values = (0.7 * values + k).cos()
-        cotangents.append((values + 0.5j * values if out.is_complex() else values).to(out.dtype))
-    return tuple(cotangents)
+def numbers_like(out, phase):
+    """The same for whoever asks."""
+    angle = 0.7 * torch.arange(out.numel(), dtype=torch.float64).reshape(out.shape) + phase
+    return (angle.cos() + 0.5j * angle.sin() if out.is_complex() else angle.cos()).to(out.dtype)
 
 
-def gradient_by_autograd(call, *tensors):
-    tensors = [x.clone() for x in tensors]
-    inputs = [x.requires_grad_() for x in tensors if is_differentiable(x)]
-    seed_all(SEED)
-    outputs = [y for y in call(*tensors) if y.requires_grad]
-    if not outputs:
-        return None
-    return torch.autograd.grad(
-        outputs, inputs, cotangents_for(outputs), allow_unused=True, materialize_grads=True
-    )
-
-
-def reaches(call, tensors):
-    """Which outputs autograd can differentiate."""
+def tracked_outputs(call, tensors):
+    """What autograd can differentiate: a function that selects it from the outputs, and an example
+    of it."""
     tensors = [x.clone().requires_grad_(is_differentiable(x)) for x in tensors]
     seed_all(SEED)
-    return [y.requires_grad for y in call(*tensors)]
+    outputs = call(*tensors)
+    flags = [y.requires_grad for y in outputs]
+    select = lambda results: [y for y, flag in zip(results, flags, strict=True) if flag]
+    return select, [y.detach() for y in select(outputs)]
 
 
-def gradient_by(api, call, tracked):
-    """A function of the tensors that returns the gradients at those that can have one."""
+def pullback_by_autograd(call, select, count):
+    """A function of `count` tensors and the cotangents: the gradient by plain autograd."""
 
-    def gradient(*tensors):
-        inputs = [x for x in tensors if is_differentiable(x)]
-
-        def of_inputs(*replaced):
-            replaced = iter(replaced)
-            full = [next(replaced) if is_differentiable(x) else x for x in tensors]
-            outputs = call(*full)
-            return tuple(y for y, flag in zip(outputs, tracked, strict=True) if flag)
-
-        outputs, pullback = api.vjp(of_inputs, *inputs)
-        return pullback(cotangents_for(outputs))
+    def gradient(*args):
+        tensors, cotangents = [x.detach() for x in args[:count]], args[count:]
+        inputs = [x.requires_grad_() for x in tensors if is_differentiable(x)]
+        copies = [x.clone() for x in tensors]  # an operator may write, but not into a leaf
+        return torch.autograd.grad(
+            select(call(*copies)), inputs, cotangents, allow_unused=True, materialize_grads=True
+        )
 
     return gradient
 
 
-def sweep_sample_vjp(op, sample, api, outcome, choose):
+def pullback_by(api, call, select, count):
+    """The same by `vjp` of `api`."""
+
+    def gradient(*args):
+        tensors, cotangents = args[:count], args[count:]
+
+        def of_inputs(*replaced):
+            replaced = iter(replaced)
+            full = [next(replaced) if is_differentiable(x) else x for x in tensors]
+            return tuple(select(call(*full)))
+
+        _, pullback = api.vjp(of_inputs, *filter(is_differentiable, tensors))
+        return pullback(cotangents)
+
+    return gradient
+
+
+def with_cotangents(sample, outputs):
+    """A sample whose arguments are the tensors and then the cotangents of `outputs`."""
+    draws = [
+        [*draw, *(numbers_like(y, k + 10 * b) for k, y in enumerate(outputs))]
+        for b, draw in enumerate(sample.draws)
+    ]
+    return dataclasses.replace(sample, draws=draws)
+
+
+def vjp_choices(count):
+    """Of `count` tensors, and whether the cotangents are batched: all with and without these, each
+    tensor alone, and no tensor at all, as in a Jacobian."""
+    alone = [(tuple(i == j for j in range(count)), False) for i in range(count)]
+    everything = (True,) * count
+    return [(everything, True), (everything, False), *alone * (count > 1), ((), True)]
+
+
+def sweep_vjp_sample(op, sample, api, outcome, chosen):
     call = sample.bind(op.get_op())
+    count = len(sample.tensors)
     if not any(map(is_differentiable, sample.tensors)):
         return
-    for choice in choose(len(sample.positions)):
+    try:
+        select, outputs = quietly(tracked_outputs, call, sample.tensors)
+    except Exception as error:
+        outcome.skipped[f"the plain call raises {type(error).__name__}"] += 1
+        return
+    if not outputs:
+        outcome.skipped["not differentiable"] += 1
+        return
+    sample = with_cotangents(sample, outputs)
+    for tensors, cotangents in chosen(count):
+        choice = (*(tensors or (False,) * count), *(cotangents,) * len(outputs))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tracked = reaches(call, sample.tensors)
-                gradients = loop(
-                    lambda *tensors: gradient_by_autograd(call, *tensors), sample, choice
-                )
+            by_autograd = pullback_by_autograd(call, select, count)
+            expected = stacked(quietly(loop, by_autograd, sample, choice))
         except Exception as error:
             outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
             continue
-        if gradients[0] is None:
-            outcome.skipped["not differentiable"] += 1
-            return
         args, dims = placed(sample, choice, 0)
-        where = f"sample {sample.index}, {[tuple(x.shape) for x in sample.tensors]}, {dims}"
-        try:
-            actual = apply_vmap(api, gradient_by(api, call, tracked), args, dims, outcome.loops)
-        except Exception as error:
-            outcome.errors.append(f"{where}: {type(error).__name__}: {error}")
-            continue
-        try:
-            compare(actual, stacked(gradients), op.name)
-            outcome.right += 1
-        except (AssertionError, RuntimeError) as error:
-            outcome.wrong.append(f"{where}: {error}")
+        gradient = pullback_by(api, call, select, count)
+        judge(
+            outcome,
+            op,
+            described(sample, dims),
+            expected,
+            lambda: apply_vmap(api, gradient, args, dims, outcome.loops),  # noqa: B023
+        )
 
 
-def all_and_each(count):
-    alone = [tuple(i == j for j in range(count)) for i in range(count)]
-    return [(True,) * count, *(alone if count > 1 else [])]
-
-
-def only_all(count):
-    return [(True,) * count]
-
-
-def sweep_vjp(op, dtype, api, limit=None, choose=all_and_each):
+def sweep_vjp(op, dtype, api, limit=None, chosen=vjp_choices):
     """The outcome of vmap(vjp) on all cases of `op`."""
     outcome = Outcome()
     for sample in samples(op, dtype, limit):
-        sweep_sample_vjp(op, sample, api, outcome, choose)
+        sweep_vjp_sample(op, sample, api, outcome, chosen)
     return outcome
+
+
+def only_all(count):
+    """For `chosen` of `sweep_vjp`: all arguments and the cotangents batched."""
+    return [((True,) * count, True)]

@@ -2,6 +2,8 @@
 
 #include <unordered_map>
 
+#include "batching/functional_variants.h"
+#include "batching/rule.h"
 #include "core/registry.h"
 
 namespace functx {
@@ -39,7 +41,25 @@ BoxedBatchingRule find_boxed_batching_rule(const c10::OperatorHandle& op) {
   if (found != rules().end()) {
     return found->second;
   }
-  return is_pointwise(op) ? batch_pointwise : nullptr;
+  // A pointwise operator treats what it writes to as an operand: right in place, wrong for `out=`.
+  if (is_pointwise(op) && !traits_of(op).has_out) {
+    return batch_pointwise;
+  }
+  return has_functional_variant(op) ? batch_by_functional_variant : nullptr;
+}
+
+c10::IValue without_tape(const LevelPtr& level, const c10::IValue& argument) {
+  if (argument.isTensor()) {
+    return detail::without_tape(level, argument.toTensor());
+  }
+  if (argument.isTensorList()) {
+    c10::List<Tensor> tensors;
+    for (const auto& element : argument.toListRef()) {
+      tensors.push_back(without_tape(level, element).toTensor());
+    }
+    return tensors;
+  }
+  return argument;
 }
 
 }  // namespace functx

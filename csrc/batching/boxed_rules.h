@@ -20,6 +20,10 @@ BoxedBatchingRule find_boxed_batching_rule(const c10::OperatorHandle& op);
 void batch_pointwise(const c10::OperatorHandle& op, const LevelPtr& level,
                      torch::jit::Stack* stack);
 
+// The same values in wrappers without autograd metadata: for a rule that calls operators on the
+// wrappers, when the tape of this level, if there is one, has recorded the operator as a whole.
+c10::IValue without_tape(const LevelPtr& level, const c10::IValue& argument);
+
 // Calls the operator once per example and stacks the results; warns once per operator.
 void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
                         torch::jit::Stack* stack);

@@ -7,22 +7,6 @@
 namespace functx {
 namespace {
 
-// The same values in wrappers without autograd metadata: the tape of this level, if there is one,
-// has recorded the operator as a whole already.
-c10::IValue without_tape(const LevelPtr& level, const c10::IValue& argument) {
-  if (argument.isTensor()) {
-    return detail::without_tape(level, argument.toTensor());
-  }
-  if (argument.isTensorList()) {
-    c10::List<Tensor> tensors;
-    for (const auto& element : argument.toListRef()) {
-      tensors.push_back(without_tape(level, element).toTensor());
-    }
-    return tensors;
-  }
-  return argument;
-}
-
 // Functional operators only: what a kernel writes to has to be its own.
 void run_generic_kernel(const c10::OperatorHandle& op, const LevelPtr& level,
                         torch::jit::Stack* stack) {

@@ -56,6 +56,23 @@ void refused() {
   ((Rules<Ops>::batching = &Refused<Ops>::call, install_kernel<Ops>()), ...);
 }
 
+// To the size that it has: kernels that write into a given tensor do that.
+const Tensor& resize_(const LevelPtr&, const Tensor& self, c10::SymIntArrayRef size,
+                      std::optional<at::MemoryFormat>) {
+  if (self.sym_sizes() != size) {
+    refuse("aten::resize_");
+  }
+  return self;
+}
+
+const Tensor& resize_as_(const LevelPtr&, const Tensor& self, const Tensor& other,
+                         std::optional<at::MemoryFormat>) {
+  if (self.sym_sizes() != other.sym_sizes()) {
+    refuse("aten::resize_as_");
+  }
+  return self;
+}
+
 }  // namespace
 
 FUNCTX_RULES(inplace_views) {
@@ -68,7 +85,11 @@ FUNCTX_RULES(inplace_views) {
   inplace_view<ops::as_strided_, ops::as_strided>();
   inplace_view<ops::detach_, ops::detach>();
   refused<ops::set_, ops::set__source_Tensor, ops::set__source_Storage,
-          ops::set__source_Storage_storage_offset, ops::resize_, ops::resize_as_>();
+          ops::set__source_Storage_storage_offset>();
+  Rules<ops::resize_>::batching = resize_;
+  install_kernel<ops::resize_>();
+  Rules<ops::resize_as_>::batching = resize_as_;
+  install_kernel<ops::resize_as_>();
 }
 
 }  // namespace functx

@@ -67,7 +67,11 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
     check_alive(*operands.top());
     const bool records =
         !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
-    if (records || traits.is_composite) {
+    // Into an `out=` of the caller's, a decomposition may write with tensors of its own, which are
+    // the same for all examples.
+    const bool decomposes =
+        traits.is_composite && !(traits.has_out && level->transform == Transform::Vmap);
+    if (records || decomposes) {
       op.redispatchBoxed(traits.tape_keys, stack);
       return;
     }

@@ -15,6 +15,11 @@ bool returns_view(const c10::FunctionSchema& schema) {
   });
 }
 
+// These come last.
+bool takes_out(const c10::FunctionSchema& schema) {
+  return !schema.arguments().empty() && schema.arguments().back().is_out();
+}
+
 }  // namespace
 
 OperatorTraits::OperatorTraits(const c10::OperatorHandle& op)
@@ -22,7 +27,8 @@ OperatorTraits::OperatorTraits(const c10::OperatorHandle& op)
       tape_keys(op.hasKernelForDispatchKey(c10::DispatchKey::ADInplaceOrView) ? kViewTapeKeys
                                                                               : kTapeKeys),
       is_composite(op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)),
-      is_view(returns_view(op.schema())) {}
+      is_view(returns_view(op.schema())),
+      has_out(takes_out(op.schema())) {}
 
 const OperatorTraits& traits_of(const c10::OperatorHandle& op) {
   static std::mutex mutex;
