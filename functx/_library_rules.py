@@ -26,7 +26,7 @@ _rules: dict[str, Rule | None] = {}
 
 
 def find(operator: str) -> Rule | None:
-    """The rule of an operator, which has one if nobody else registers vmap kernels.
+    """The rule of an operator that has a vmap kernel, or None if that was registered otherwise.
 
     >>> find("aten::sin") is None
     True

@@ -479,20 +479,21 @@ def test_register_vmap_on_a_defined_operator(overload, namespace):
     assert [in_dims for _, in_dims, _, _ in rule.calls] == [(0, None)]
 
 
+@looping
 def test_register_vmap_as_a_decorator_and_again(namespace):
     name = define_scale(namespace)
     scale = getattr(torch.ops, namespace).scale
-
-    @torch.library.register_vmap(name)
-    def first(info, in_dims, x, by):
-        return x * 100, 0
-
     x = randn(3, 4)
-    assert_close(vmap(lambda x: scale(x, 2.0))(x), x * 100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch: a kernel is overridden
-        torch.library.register_vmap(scale.default, lambda info, in_dims, x, by: (x * by, 0))
-    assert_close(vmap(lambda x: scale(x, 2.0))(x), x * 2)
+    with torch.library._scoped_library(namespace, "FRAGMENT") as lib:
+
+        @torch.library.register_vmap(name, lib=lib)
+        def first(info, in_dims, x, by):
+            return x * 100, 0
+
+        assert_close(vmap(lambda x: scale(x, 2.0))(x), x * 100)
+    assert_close(vmap(lambda x: scale(x, 2.0))(x), x * 2)  # the rule went with its library
+    torch.library.register_vmap(scale.default, lambda info, in_dims, x, by: (x * by + 1, 0))
+    assert_close(vmap(lambda x: scale(x, 2.0))(x), x * 2 + 1)
 
 
 def test_a_rule_of_a_custom_op_can_be_replaced(namespace):
