@@ -1,6 +1,6 @@
 """Types of the C++ extension: levels, wrappers, and the reverse-mode engine call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from torch import Tensor
@@ -90,6 +90,27 @@ def level_of(x: Tensor) -> Level | None:
 
 def unwrap(x: Tensor) -> tuple[Tensor, Tensor | None, bool]:
     """For debugging and printing: (value, None, is_batched) or (primal, tangent, False)."""
+
+@final
+class RuleHandle:
+    """A batching rule that has been added."""
+
+    def remove(self) -> None:
+        """Takes the rule back; what else is done for the operator stays."""
+
+def add_rule(name: str, overload: str, rule: Callable[..., Sequence[Any]]) -> RuleHandle:
+    """Batches an operator by `rule`, before all others.
+
+    It is called as `rule(level, returns, in_dims, args, kwargs)` on the values at `level` and
+    gives as many results as the operator `returns`, its tensors from `wrap_result`."""
+
+def ask_for_library_rules(
+    find: Callable[[str], Callable[..., Sequence[Any]] | None],
+) -> None:
+    """`find` is asked for the rule, as in `add_rule`, of an operator for which PyTorch has one."""
+
+def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
+    """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""
 
 def operator_coverage() -> dict[str, str]:
     """For every operator in the dispatcher: "rule", "decomposition" or "fallback"."""

@@ -6,6 +6,8 @@ The names and the meaning are those of `torch.func`:
 - `grad`, `grad_and_value` and `vjp` differentiate in reverse mode, `jvp` in forward mode;
 - `jacrev`, `jacfwd` and `hessian` put them together.
 
+`register_batching_rule` tells `vmap` about an operator.
+
 All of them nest and compose. `functional_call`, `stack_module_state` and `make_fx` are PyTorch's
 own: they hold no transform, and work with these.
 
@@ -19,8 +21,9 @@ own: they hold no transform, and work with these.
 from torch.func import functional_call, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import _inspection
+from . import _inspection, batching_rules
 from ._inspection import debug_unwrap
+from .batching_rules import BatchingRule, register_batching_rule
 from .grad import grad, grad_and_value
 from .hessian import hessian
 from .jacfwd import jacfwd
@@ -30,6 +33,7 @@ from .vjp import vjp
 from .vmap import vmap
 
 __all__ = [
+    "BatchingRule",
     "debug_unwrap",
     "functional_call",
     "grad",
@@ -39,6 +43,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "make_fx",
+    "register_batching_rule",
     "stack_module_state",
     "vjp",
     "vmap",
@@ -47,3 +52,4 @@ __all__ = [
 __version__ = "0.1.0"
 
 _inspection.install()
+batching_rules.install()

@@ -16,6 +16,12 @@ void boxed_batching_rule(std::initializer_list<const char*> names, BoxedBatching
 // The boxed rule of `op`, or null.
 BoxedBatchingRule find_boxed_batching_rule(const c10::OperatorHandle& op);
 
+// Runs the rule that PyTorch's `torch.library.register_vmap` was given for `op`; false if there is
+// none. PyTorch's own operators are not asked for.
+using LibraryRules = bool (*)(const c10::OperatorHandle& op, const LevelPtr& level,
+                              torch::jit::Stack* stack);
+void set_library_rules(LibraryRules rules);
+
 // Lines up the examples of all tensor arguments and calls the operator once.
 void batch_pointwise(const c10::OperatorHandle& op, const LevelPtr& level,
                      torch::jit::Stack* stack);

@@ -15,17 +15,6 @@ namespace {
 
 std::array<Fallback, 2> fallbacks{};
 
-void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
-  const auto arguments = torch::jit::last(stack, schema.arguments().size());
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias != nullptr && alias->isWrite() && arguments[i].isTensor() &&
-        as_wrapper(arguments[i].toTensor()) != nullptr) {
-      arguments[i].toTensor().unsafeGetTensorImpl()->bump_version();
-    }
-  }
-}
-
 // Holds what would otherwise have to be looked up at each call.
 class BoxedKernelOf final : public c10::OperatorKernel {
  public:
@@ -43,6 +32,17 @@ class BoxedKernelOf final : public c10::OperatorKernel {
 
 void set_fallback(Transform transform, Fallback fallback) {
   fallbacks.at(static_cast<size_t>(transform)) = fallback;
+}
+
+void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto arguments = torch::jit::last(stack, schema.arguments().size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* alias = schema.arguments()[i].alias_info();
+    if (alias != nullptr && alias->isWrite() && arguments[i].isTensor() &&
+        as_wrapper(arguments[i].toTensor()) != nullptr) {
+      arguments[i].toTensor().unsafeGetTensorImpl()->bump_version();
+    }
+  }
 }
 
 void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack) {

@@ -20,7 +20,10 @@ void set_fallback(Transform transform, Fallback fallback);
 // Finds the top level on the stack, lets its tape record, then runs the transform's fallback.
 void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack);
 
-// The same as a kernel of one operator, and of any.
+// Notes in the arguments on the stack that the operator writes to that they have changed.
+void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack);
+
+// `run_boxed` as a kernel of one operator, and of any.
 c10::KernelFunction boxed_kernel_of(const c10::OperatorHandle& op);
 void boxed_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                   torch::jit::Stack* stack);

@@ -17,22 +17,41 @@ std::unordered_map<c10::OperatorName, Coverage>& claims() {
   return names;
 }
 
+using Place = std::pair<c10::OperatorName, c10::DispatchKey>;
+
+struct HashOfPlace {
+  size_t operator()(const Place& place) const {
+    return std::hash<c10::OperatorName>()(place.first) ^ static_cast<size_t>(place.second);
+  }
+};
+
+struct Registration {
+  c10::KernelFunction kernel;
+  c10::RegistrationHandleRAII handle;
+};
+
+// Deregistering on exit would race with the dispatcher's own destruction: never destroyed.
+std::unordered_map<Place, Registration, HashOfPlace>& registrations() {
+  static auto& all = *new std::unordered_map<Place, Registration, HashOfPlace>();
+  return all;
+}
+
 }  // namespace
 
 void register_kernel(const c10::OperatorName& op, c10::DispatchKey key,
                      c10::KernelFunction kernel) {
-  using Place = std::pair<c10::OperatorName, c10::DispatchKey>;
-  struct Hash {
-    size_t operator()(const Place& place) const {
-      return std::hash<c10::OperatorName>()(place.first) ^ static_cast<size_t>(place.second);
-    }
-  };
-  // Deregistering on exit would race with the dispatcher's own destruction: the handles are leaked.
-  static auto& handles = *new std::unordered_map<Place, c10::RegistrationHandleRAII, Hash>();
   const std::lock_guard<std::mutex> lock(guarding());
-  handles.erase({op, key});
-  handles.emplace(Place{op, key}, c10::Dispatcher::singleton().registerImpl(
-                                      op, key, std::move(kernel), std::nullopt, nullptr, "functx"));
+  registrations().erase({op, key});
+  auto handle =
+      c10::Dispatcher::singleton().registerImpl(op, key, kernel, std::nullopt, nullptr, "functx");
+  registrations().emplace(Place{op, key}, Registration{std::move(kernel), std::move(handle)});
+}
+
+std::optional<c10::KernelFunction> registered_kernel(const c10::OperatorName& op,
+                                                     c10::DispatchKey key) {
+  const std::lock_guard<std::mutex> lock(guarding());
+  const auto found = registrations().find({op, key});
+  return found == registrations().end() ? std::nullopt : std::optional(found->second.kernel);
 }
 
 bool claim(const c10::OperatorName& op, Coverage coverage) {

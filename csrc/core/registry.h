@@ -4,10 +4,16 @@
 #include <ATen/core/boxing/KernelFunction.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <optional>
+
 namespace functx {
 
 // Registers `kernel` in the place of the one of ours that is there, if any.
 void register_kernel(const c10::OperatorName& op, c10::DispatchKey key, c10::KernelFunction kernel);
+
+// The kernel of ours that is there.
+std::optional<c10::KernelFunction> registered_kernel(const c10::OperatorName& op,
+                                                     c10::DispatchKey key);
 
 // How an operator is dealt with when a wrapper is among its arguments.
 enum class Coverage : uint8_t { None, Rule, Decomposition, Fallback };

@@ -1,4 +1,5 @@
-// The Python face of the extension; functx/_C.pyi documents it. Nothing else in csrc/ knows Python.
+// The Python face of the extension; functx/_C.pyi documents it. Nothing outside of csrc/python
+// knows Python.
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -9,6 +10,7 @@
 #include "batching/dims.h"
 #include "core/coverage.h"
 #include "forward_ad/dual_tensor.h"
+#include "python/python_rules.h"
 #include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
 
@@ -214,6 +216,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_levels(m);
   bind_wrappers(m);
   bind_reverse_mode(m);
+  bind_python_rules(m);
   m.def("operator_coverage", &operator_coverage);
   m.def("warn_on_loop_fallback", &warn_on_loop);
 }

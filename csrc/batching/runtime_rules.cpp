@@ -1,0 +1,120 @@
+#include "batching/runtime_rules.h"
+
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "core/coverage.h"
+#include "core/keys.h"
+#include "core/operands.h"
+#include "core/registry.h"
+#include "core/rule_scope.h"
+#include "core/torch_func.h"
+
+namespace functx {
+namespace {
+
+// The rules of one operator; the one added last applies.
+class RuleStack {
+ public:
+  RuntimeRulePtr top() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return rules_.empty() ? nullptr : rules_.back();
+  }
+
+  void add(RuntimeRulePtr rule) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    rules_.push_back(std::move(rule));
+  }
+
+  // The caller still holds the rule, so it is not destroyed in here: that may run anything.
+  void remove(const RuntimeRulePtr& rule) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    rules_.erase(std::remove(rules_.begin(), rules_.end(), rule), rules_.end());
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<RuntimeRulePtr> rules_;
+};
+
+// Stands before the kernel that the operator had, and stays when its rules are gone: a kernel that
+// runs on another thread must not be destroyed.
+class RuntimeKernel final : public c10::OperatorKernel {
+ public:
+  RuntimeKernel(const c10::OperatorHandle& op, std::shared_ptr<const RuleStack> rules,
+                c10::KernelFunction otherwise)
+      : traits_(op), rules_(std::move(rules)), otherwise_(std::move(otherwise)) {}
+
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                  torch::jit::Stack* stack) {
+    const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
+    const bool is_front = keys.has(kFrontKey);
+    const bool applies = operands.top() != nullptr &&
+                         operands.top()->level()->transform == Transform::Vmap &&
+                         !(is_front && passes_on(operands, keys));
+    const RuntimeRulePtr rule = applies ? rules_->top() : nullptr;
+    if (rule == nullptr) {
+      otherwise_.callBoxed(op, keys, stack);
+      return;
+    }
+    const LevelPtr level = operands.top()->level();
+    if (is_front) {
+      check_alive(*operands.top());
+      bump_versions(op.schema(), *stack);
+    }
+    const RuleScope scope(*level);
+    (*rule)(op, level, stack);
+  }
+
+ private:
+  // Whether torch.func or the tape comes first; the kernel behind us knows how to call them.
+  bool passes_on(const Operands& operands, c10::DispatchKeySet keys) const {
+    const Level& level = *operands.top()->level();
+    const bool may_tape = operands.taped() || (traits_.is_view && level.may_record);
+    return yields_to_torch_func(level, keys) || (may_tape && !autograd_is_excluded());
+  }
+
+  OperatorTraits traits_;
+  std::shared_ptr<const RuleStack> rules_;
+  c10::KernelFunction otherwise_;
+};
+
+void install(const c10::OperatorHandle& op, c10::DispatchKey key,
+             const std::shared_ptr<RuleStack>& rules) {
+  const auto& name = op.operator_name();
+  auto otherwise = registered_kernel(name, key).value_or(boxed_kernel_of(op));
+  register_kernel(name, key,
+                  c10::KernelFunction::makeFromBoxedFunctor(
+                      std::make_unique<RuntimeKernel>(op, rules, std::move(otherwise))));
+}
+
+RuleStack& rules_of(const c10::OperatorHandle& op) {
+  static std::mutex mutex;
+  static auto& all = *new std::unordered_map<c10::OperatorName, std::shared_ptr<RuleStack>>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto& rules = all[op.operator_name()];
+  if (rules == nullptr) {
+    rules = std::make_shared<RuleStack>();
+    cover(op);
+    install(op, kFrontKey, rules);
+    // A back kernel would switch off the decomposition of a composite operator at the autograd key.
+    if (!traits_of(op).is_composite) {
+      install(op, kBackKey, rules);
+    }
+  }
+  return *rules;
+}
+
+}  // namespace
+
+void add_runtime_rule(const c10::OperatorHandle& op, RuntimeRulePtr rule) {
+  rules_of(op).add(std::move(rule));
+}
+
+void remove_runtime_rule(const c10::OperatorHandle& op, const RuntimeRulePtr& rule) {
+  rules_of(op).remove(rule);
+}
+
+}  // namespace functx
