@@ -164,10 +164,10 @@ def loop(call, sample, choice):
     ]
 
 
-def loop_over_views(call, args, dims):
+def loop_over_views(call, args, dims, size=DRAWS):
     """The same on views of the batch: raises where their strides are not what the operator needs,
     such as `view` on a column."""
-    for b in range(DRAWS):
+    for b in range(size):
         call(*(x.clone() if d is None else x.select(d, b) for x, d in zip(args, dims, strict=True)))
 
 
@@ -305,13 +305,21 @@ def sweep_nested_sample(op, sample, api, outcome, outer, inner):
     except Exception as error:
         outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
         return
+    if not expected:
+        outcome.skipped["returns no tensor"] += 1
+        return
     mapped = api.vmap(call, in_dims=inner_dims, randomness="same")
+
+    def in_views(*rows):
+        loop_over_views(call, rows, inner_dims)
+
     judge(
         outcome,
         op,
         described(sample, outer_dims, inner_dims),
         expected,
         lambda: apply_vmap(api, mapped, args, outer_dims, outcome.loops),
+        lambda: fails(loop_over_views, in_views, args, outer_dims, 2),
     )
 
 
