@@ -27,8 +27,7 @@ class Case:
     differentiates: bool = False  # then ``function`` takes the module of the transforms first
 
 
-# A result of less than 32 MiB: for more than that, malloc asks the system every time.
-B, N = 7168, 1024
+B, N = 16384, 1024
 
 
 def same(name: str, function: Callable[..., Any], *shape: int) -> Case:
@@ -135,7 +134,7 @@ PRODUCTS = [
         "dot",
         torch.dot,
         torch.linalg.vecdot,
-        lambda: (randn(4096, N), randn(4096, N)),
+        lambda: (randn(8192, N), randn(8192, N)),
     ),
     Case("mm", torch.mm, torch.bmm, lambda: (randn(1024, 64, 64), randn(1024, 64, 64))),
     Case(
@@ -207,14 +206,14 @@ INDEXING = [
         "embedding",
         F.embedding,
         F.embedding,
-        lambda: (randint(1000, (1792, 64)), randn(1000, 64)),
+        lambda: (randint(1000, (1024, 64)), randn(1000, 256)),
         (0, None),
     ),
     Case(
         "embedding, a table each",
         F.embedding,
         _rows_of_tables,
-        lambda: (randint(100, (960, 128)), randn(960, 100, 64)),
+        lambda: (randint(100, (512, 128)), randn(512, 100, 256)),
     ),
     Case(
         "gather(0)",
@@ -245,14 +244,14 @@ INDEXING = [
         "index_select(0), shared index",
         lambda x, i: x.index_select(0, i),
         lambda x, i: x.index_select(1, i),
-        lambda: (randn(768, 128, 64), randint(128, (128,))),
+        lambda: (randn(512, 128, 256), randint(128, (128,))),
         (0, None),
     ),
     Case(
         "index_select(0)",
         lambda x, i: x.index_select(0, i),
         lambda x, i: _rows_of_tables(i, x),
-        lambda: (randn(960, 128, 64), randint(128, (960, 128))),
+        lambda: (randn(512, 128, 256), randint(128, (512, 128))),
     ),
     Case(
         "x[i, :, j]",
@@ -273,21 +272,21 @@ REARRANGING = [
         "cat, one part shared",
         lambda x, y: torch.cat([x, y]),
         lambda x, y: torch.cat([x, y.expand(len(x), -1, -1)], 1),
-        lambda: (randn(1792, 32, 64), randn(32, 64)),
+        lambda: (randn(4096, 32, 64), randn(32, 64)),
         (0, None),
     ),
     Case(
         "stack",
         lambda x, y: torch.stack([x, y]),
         lambda x, y: torch.stack([x, y], 1),
-        lambda: (randn(3584, N), randn(3584, N)),
+        lambda: (randn(8192, N), randn(8192, N)),
     ),
     same("pad with zeros", lambda x: F.pad(x, (1, 1, 1, 1)), 384, 16, 32, 32),
     same("pad, reflecting", lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 384, 16, 32, 32),
     Case("roll(0)", lambda x: x.roll(3, 0), lambda x: x.roll(3, 1), lambda: (randn(1792, 64, 64),)),
     Case("flip(0)", lambda x: x.flip(0), lambda x: x.flip(1), lambda: (randn(1792, 64, 64),)),
     same("tril", torch.tril, 1024, 64, 64),
-    same("diag_embed", torch.diag_embed, 512, 120),
+    same("diag_embed", torch.diag_embed, 1024, 128),
     Case("tile", lambda x: x.tile(2, 2), lambda x: x.tile(1, 2, 2), lambda: (randn(448, 64, 64),)),
 ]
 

@@ -80,7 +80,7 @@ LAYERS = [
         "batch_norm, evaluation",
         F.batch_norm,
         lambda x, mean, var: F.batch_norm(x.flatten(0, 1), mean, var).unflatten(0, x.shape[:2]),
-        lambda: (randn(192, 8, 16, 16, 16), randn(16), torch.rand(16) + 1),
+        lambda: (randn(512, 8, 16, 16, 16), randn(16), torch.rand(16) + 1),
         (0, None, None),
     ),
     Case(
@@ -110,7 +110,7 @@ LAYERS = [
         "group_norm",
         lambda x, w, b: F.group_norm(x[None], 4, w, b)[0],
         lambda x, w, b: F.group_norm(x, 4, w, b),
-        lambda: (randn(448, 16, 32, 32), randn(16), randn(16)),
+        lambda: (randn(1024, 16, 32, 32), randn(16), randn(16)),
         (0, None, None),
     ),
     Case("instance_norm", F.instance_norm, _instance_norm, lambda: (randn(48, 4, 16, 32, 32),)),
@@ -197,14 +197,15 @@ def _output_and_gradient(
     return output, pull_back(cotangent)[0]
 
 
-def _vjp_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda api, x, cotangent: api.vjp(function, x)[1](cotangent)[0]
+def _vjp_of(function: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    return lambda api, x, cotangent: _output_and_gradient(api, function, x, cotangent)
 
 
-def _vjp_by_hand(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def pull_back(x: Tensor, cotangent: Tensor) -> Tensor:
+def _vjp_by_hand(function: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    def pull_back(x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(function(x), x, cotangent)[0]
+        output = function(x)
+        return output.detach(), torch.autograd.grad(output, x, cotangent)[0]
 
     return pull_back
 
