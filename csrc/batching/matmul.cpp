@@ -56,7 +56,7 @@ Tensor dot_each(const Tensor& x, const Tensor& y) {
   const auto sum_of_products = [](const Tensor& a, const Tensor& b) {
     return a.mul(b).sum(1, false, a.scalar_type());
   };
-  constexpr int64_t kCached = 1 << 18;
+  constexpr int64_t kCached = 1 << 20;
   if (!x.is_cpu() || x.numel() <= kCached) {
     return sum_of_products(x, y);
   }
