@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from . import cuda, memory, models, overhead, seed_workloads
+from . import cuda, families, memory, models, overhead, seed_workloads
 from .report import Report
 
 BENCHMARKS: dict[str, Callable[[float], list[Report]]] = {
     "seed": seed_workloads.run,
     "overhead": overhead.run,
     "models": models.run,
+    "families": families.run,
     "memory": memory.run,
     "cuda": cuda.run,
 }

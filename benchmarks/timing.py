@@ -1,7 +1,7 @@
-"""Timing two functions against each other on a machine that is not quiet.
+"""Timing functions against each other on a machine that is not quiet.
 
-The two sides take turns in short bursts and each round gives one ratio, so a slow spell of the
-machine hits both sides of a round alike. The median over the rounds drops the rounds it split.
+The sides take turns in short bursts and each round gives its ratios, so a slow spell of the
+machine hits all sides of a round alike. The median over the rounds drops the rounds it split.
 On the CPU the clock is the processor time of this process, which stands still while another
 process has the core; where a device works on its own, it is the time on the wall.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,33 +33,39 @@ class Comparison:
     rounds: int
 
 
-def compare(
-    ours: Thunk, theirs: Thunk, *, seconds: float, synchronize: Thunk | None = None
-) -> Comparison:
-    """Time ``ours`` against ``theirs`` for about ``seconds``.
+def take_turns(
+    sides: Sequence[Thunk], *, seconds: float, synchronize: Thunk | None = None
+) -> list[tuple[float, ...]]:
+    """The time of one call on each side, in seconds, for every round.
 
     ``synchronize`` waits for a device that runs asynchronously; it is called once per burst.
     """
     burst = _wall_burst(synchronize) if synchronize else _processor_burst
-    sides = [(run, _calls_per_burst(run, burst)) for run in (ours, theirs)]
-    rounds: list[tuple[float, float]] = []
+    calls = [_calls_per_burst(run, burst) for run in sides]
+    rounds: list[tuple[float, ...]] = []
     deadline = time.perf_counter() + seconds
     collecting = gc.isenabled()
     gc.disable()
     try:
         while len(rounds) < MIN_ROUNDS or time.perf_counter() < deadline:
-            # Who goes first changes every round: neither side always finds the other's caches.
-            order = (0, 1) if len(rounds) % 2 == 0 else (1, 0)
-            spent = [0.0, 0.0]
-            for side in order:
-                run, calls = sides[side]
-                spent[side] = burst(run, calls) / calls
-            rounds.append((spent[0], spent[1]))
+            spent = [0.0] * len(sides)
+            for turn in range(len(sides)):
+                # Who goes first changes every round: nobody always finds another's caches.
+                side = (turn + len(rounds)) % len(sides)
+                spent[side] = burst(sides[side], calls[side]) / calls[side]
+            rounds.append(tuple(spent))
     finally:
         if collecting:
             gc.enable()
-    ratios = [other / mine for mine, other in rounds]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    return rounds
+
+
+def compare(
+    ours: Thunk, theirs: Thunk, *, seconds: float, synchronize: Thunk | None = None
+) -> Comparison:
+    """Time ``ours`` against ``theirs`` for about ``seconds``."""
+    rounds = take_turns((ours, theirs), seconds=seconds, synchronize=synchronize)
+    low, middle, high = statistics.quantiles((other / mine for mine, other in rounds), n=4)
     return Comparison(
         ours_us=statistics.median(mine for mine, _ in rounds) * 1e6,
         theirs_us=statistics.median(other for _, other in rounds) * 1e6,

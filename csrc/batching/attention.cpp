@@ -98,6 +98,41 @@ std::optional<Tensor> align_bias(const std::optional<Tensor>& bias) {
   return at::constant_pad_nd(*bias, {0, padding}, 0).slice(-1, 0, length);
 }
 
+// --- the choice of a kernel
+// -----------------------------------------------------------------------
+
+// Fused kernels take [N, heads, length, width] only, and PyTorch composes the attention of a tensor
+// without N or heads of many operators. A batch of such has an N.
+Tensor attention(c10::DispatchKeySet keys, const Tensor& query, const Tensor& key,
+                 const Tensor& value, const std::optional<Tensor>& mask, double dropout_p,
+                 bool is_causal, std::optional<double> scale, bool enable_gqa) {
+  using Op = ops::scaled_dot_product_attention;
+  const Operands operands(query, key, value, mask);
+  const Wrapper* top = operands.top();
+  const int64_t rank = query.dim();
+  const bool has_one_rank = key.dim() == rank && value.dim() == rank;
+  const bool has_mask = mask.has_value() && mask->defined();
+  if (top == nullptr || top->level()->transform != Transform::Vmap ||
+      yields_to_torch_func(*top->level(), keys) || dropout_p > 0 || !has_one_rank ||
+      (rank != 2 && rank != 3) || (has_mask && (mask->dim() < 2 || mask->dim() > rank))) {
+    return Kernel<Op>::run(keys, query, key, value, mask, dropout_p, is_causal, scale, enable_gqa);
+  }
+  check_alive(*top);
+  const auto widen = [](Tensor x) {
+    while (x.dim() < 4) {
+      x = x.unsqueeze(0);
+    }
+    return x;
+  };
+  Tensor result = Op::call(widen(query), widen(key), widen(value),
+                           has_mask && mask->dim() > 2 ? widen(*mask) : mask, dropout_p, is_causal,
+                           scale, enable_gqa);
+  while (result.dim() > rank) {
+    result = result.squeeze(0);
+  }
+  return result;
+}
+
 // --- the CPU's kernel
 // -----------------------------------------------------------------------------
 
@@ -111,8 +146,15 @@ std::tuple<Tensor, Tensor> flash_for_cpu(const LevelPtr& level, const Tensor& qu
     return by_loop<Op>(query, key, value, dropout_p, is_causal, mask, scale);
   }
   check_dropout(level, dropout_p);
-  auto [output, logsumexp] = Op::call(call.fold(query), call.fold(key), call.fold(value), dropout_p,
-                                      is_causal, call.fold_mask(mask, query), scale);
+  const Tensor q = call.fold(query), k = call.fold(key), v = call.fold(value);
+  const auto bias = call.fold_mask(mask, query);
+  if (dropout_p == 0 && is_recorded(bias.value_or(Tensor()))) {
+    // The kernel has no gradient of the mask.
+    const AttentionScoring scoring{is_causal, *bias, scale};
+    return {call.unfold(scoring.probabilities(q, k).matmul(v)),
+            call.unfold(scoring.scores(q, k).logsumexp(-1))};
+  }
+  auto [output, logsumexp] = Op::call(q, k, v, dropout_p, is_causal, bias, scale);
   return {call.unfold(output), call.unfold(logsumexp)};
 }
 
@@ -129,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
   const Tensor g = call.fold(grad), q = call.fold(query), k = call.fold(key), v = call.fold(value);
   const auto bias = call.fold_mask(mask, query);
   auto [grad_query, grad_key, grad_value] =
-      dropout_p == 0 && is_recorded(g, q, k, v)
+      dropout_p == 0 && is_recorded(g, q, k, v, bias.value_or(Tensor()))
           ? attention_backward({is_causal, bias.value_or(Tensor()), scale}, g, q, k, v)
           : Op::call(g, q, k, v, call.fold(output), call.fold(logsumexp), dropout_p, is_causal,
                      bias, scale);
@@ -332,6 +374,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
 }  // namespace
 
 FUNCTX_RULES(attention) {
+  const c10::OperatorName name(ops::scaled_dot_product_attention::name,
+                               ops::scaled_dot_product_attention::overload_name);
+  if (claim(name, Coverage::Decomposition)) {
+    register_kernel(name, kFrontKey,
+                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(attention)));
+  }
   // The unfused form adds the mask to the scores in place.
   spread_argument<ops::_scaled_dot_product_attention_math, 0>();
   level_rule<ops::_scaled_dot_product_flash_attention_for_cpu>(flash_for_cpu);

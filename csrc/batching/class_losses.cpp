@@ -28,19 +28,29 @@ std::optional<Tensor> shared_weight(const Batched& weight) {
   return weight.defined() && !weight.is_batched ? std::make_optional(weight.value) : std::nullopt;
 }
 
-// The weight of the class of each target [B, ...], 0 where the target is ignored.
-Tensor target_weights(const Tensor& target, const Batched& weight, int64_t ignore_index,
-                      at::ScalarType dtype) {
-  const Tensor is_ignored = target.eq(ignore_index);
-  if (!weight.defined()) {
-    return is_ignored.logical_not().to(dtype);
+// What targets [B, ...] ask for; those to be ignored stand as class 0.
+struct Targets {
+  Targets(const Tensor& target, int64_t ignore_index)
+      : is_ignored(target.eq(ignore_index)),
+        classes(target.masked_fill(is_ignored, 0).to(at::kLong)) {}
+
+  // The weight of the class of each, 0 where it is ignored.
+  Tensor weights(const Batched& weight) const {
+    const Tensor flat = classes.reshape({classes.size(0), -1});
+    const Tensor picked = weight.is_batched ? weight.value.gather(1, flat)
+                                            : weight.value.index_select(0, flat.flatten());
+    return picked.reshape_symint(classes.sym_sizes()).masked_fill(is_ignored, 0);
   }
-  const Tensor classes = target.masked_fill(is_ignored, 0);
-  const Tensor flat = classes.reshape({target.size(0), -1});
-  const Tensor weights = weight.is_batched ? weight.value.gather(1, flat)
-                                           : weight.value.index_select(0, flat.flatten());
-  return weights.reshape_symint(target.sym_sizes()).masked_fill(is_ignored, 0);
-}
+
+  // The scores of the classes, which lie along `dim`: quicker than the operator, which does the
+  // same for one target after the other.
+  Tensor scores(const Tensor& all, int64_t dim) const {
+    return all.gather(dim, classes.unsqueeze(dim)).squeeze(dim).masked_fill(is_ignored, 0);
+  }
+
+  Tensor is_ignored;
+  Tensor classes;
+};
 
 Tensor sum_each(const Tensor& values) { return reduce_each(values, at::Reduction::Sum); }
 
@@ -83,26 +93,26 @@ std::tuple<Tensor, Tensor> nll_forward(const LevelPtr& level, const Tensor& self
   if (!is_class_loss<item_rank>(self, target)) {
     return by_loop<Op>(self, target, weight, reduction, ignore_index);
   }
-  const Rows rows(level, self.dim() > item_rank);
-  Tensor each =
-      rows.unfold(std::get<0>(Op::call(rows.fold(scores), rows.fold(targets),
-                                       shared_weight(weights), at::Reduction::None, ignore_index)));
-  if (reduction == at::Reduction::None && self.dim() > 1 && !weights.is_batched) {
-    return {make_batched(level, {each, true}), make_batched(level, {each.new_zeros({}), false})};
-  }
+  const int64_t size = level->batch_size;
+  const int64_t dim = self.dim() > item_rank ? 2 : 1;
+  const Tensor all = ensure_batched(scores, size);
+  const Targets wanted(ensure_batched(targets, size), ignore_index.guard_int(__FILE__, __LINE__));
+  TORCH_CHECK(wanted.classes.sizes().equals(all.select(dim, 0).sizes()), Op::name,
+              ": scores of shape ", all.sizes().slice(1), " do not fit targets of shape ",
+              wanted.classes.sizes().slice(1));
+  Tensor each = wanted.scores(all, dim).neg();
+  // Without weights, whether a target counts.
   const Tensor factors =
-      target_weights(ensure_batched(targets, rows.batch_size()), weights,
-                     ignore_index.guard_int(__FILE__, __LINE__), each.scalar_type());
-  if (weights.is_batched) {
-    // An ignored target has loss 0, and factor 0.
+      weights.defined() ? wanted.weights(weights) : wanted.is_ignored.logical_not();
+  if (weights.defined()) {
     each = each.mul(factors);
   }
   if (reduction == at::Reduction::None) {
     return {make_batched(level, {each, true}),
             self.dim() > 1 ? make_batched(level, {each.new_zeros({}), false})
-                           : make_batched(level, {factors, true})};
+                           : make_batched(level, {factors.to(each.scalar_type()), true})};
   }
-  const Tensor total = sum_each(factors);
+  const Tensor total = sum_each(factors).to(each.scalar_type());
   const Tensor sum = sum_each(each);
   return {make_batched(level, {reduction == at::Reduction::Mean ? sum.div(total) : sum, true}),
           make_batched(level, {total, true})};
@@ -130,8 +140,8 @@ Tensor nll_backward(const LevelPtr& level, const Tensor& grad, const Tensor& sel
   const Tensor all_targets = ensure_batched(targets, rows.batch_size());
   Tensor each = spread(grads, all_targets, reduction, total.value);
   if (weights.is_batched) {
-    each = each.mul(target_weights(all_targets, weights, ignore_index.guard_int(__FILE__, __LINE__),
-                                   each.scalar_type()));
+    each =
+        each.mul(Targets(all_targets, ignore_index.guard_int(__FILE__, __LINE__)).weights(weights));
   }
   const Tensor result =
       Op::call(rows.fold({each, true}), rows.fold(scores), rows.fold({all_targets, true}),

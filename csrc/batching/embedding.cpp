@@ -3,6 +3,7 @@
 #include <ATen/ops/stack.h>
 
 #include "batching/dims.h"
+#include "batching/rows.h"
 #include "batching/rule.h"
 
 namespace functx {
@@ -10,7 +11,7 @@ namespace {
 
 bool is_tracked(const Tensor& value) { return value.requires_grad() || as_wrapper(value); }
 
-// A table for each example: their rows are gathered.
+// A table for each example.
 Tensor rows_of_tables(const Tensor& tables, const Batched& indices) {
   at::DimVector size(indices.value.sizes());
   if (!indices.is_batched) {
@@ -19,8 +20,7 @@ Tensor rows_of_tables(const Tensor& tables, const Batched& indices) {
     return tables.index_select(1, indices.value.flatten()).view(size);
   }
   size.push_back(tables.size(2));
-  const Tensor picks = indices.value.reshape({tables.size(0), -1, 1});
-  return tables.gather(1, picks.expand({-1, -1, tables.size(2)})).view(size);
+  return select_rows(tables, indices.value.reshape({tables.size(0), -1})).view(size);
 }
 
 Batched embedding(const Batched& weight, const Batched& indices, c10::SymInt padding_idx,

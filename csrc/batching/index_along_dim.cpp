@@ -1,6 +1,7 @@
 // index_select, index_add and their kin: a vector of indices along one dim. An index that is the
 // same for all examples passes through; one that differs becomes the index of gather or scatter.
 #include "batching/dims.h"
+#include "batching/rows.h"
 #include "batching/rule.h"
 
 namespace functx {
@@ -53,8 +54,15 @@ Batched index_select(const Batched& self, int64_t dim, const Batched& index) {
     return {self.value.index_select(dim, index.value), false};
   }
   const AlongDim x(self, dim, index, *size);
-  return x.result(x.owns_index ? x.self.gather(x.dim, x.spread_index(x.self))
-                               : x.self.index_select(x.dim, x.index));
+  if (!x.owns_index) {
+    return x.result(x.self.index_select(x.dim, x.index));
+  }
+  // Rows of several elements are copied as a whole.
+  constexpr int64_t kShortRow = 4;
+  const bool is_by_row =
+      x.dim == 1 && x.self.sym_numel() > kShortRow * x.self.size(0) * x.self.size(1);
+  return x.result(is_by_row ? select_rows(x.self, x.index)
+                            : x.self.gather(x.dim, x.spread_index(x.self)));
 }
 
 // Into self goes source: `Shared` with an index that is the same for all examples, `Own` (a

@@ -1,5 +1,6 @@
 // Products of matrices and vectors. One large product beats many small ones: where one side is the
 // same for every example, the batch joins a dimension of the other side.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 
 #include "batching/dims.h"
@@ -35,15 +36,42 @@ Batched mv(const Batched& a, const Batched& x) {
     return x.is_batched ? Batched{ops::mm::call(x.value, a.value.t()), true}
                         : Batched{ops::mv::call(a.value, x.value), false};
   }
-  return {x.is_batched ? ops::bmm::call(a.value, x.value.unsqueeze(-1)).squeeze(-1)
-                       : at::matmul(a.value, x.value),
+  if (!x.is_batched) {
+    return {at::matmul(a.value, x.value), true};
+  }
+  // BLAS multiplies a row by a matrix several times faster than a matrix by a column, unless it
+  // gets a copy of the matrix anyway.
+  const bool is_dense = a.value.stride(1) == 1 || a.value.stride(2) == 1;
+  return {is_dense ? ops::bmm::call(x.value.unsqueeze(1), a.value.transpose(1, 2)).squeeze(1)
+                   : ops::bmm::call(a.value, x.value.unsqueeze(2)).squeeze(2),
           true};
+}
+
+// One by one in `bmm`, which is far slower, but does not round the products.
+Tensor dot_each(const Tensor& x, const Tensor& y) {
+  const bool is_simple = x.scalar_type() == y.scalar_type() && x.sym_size(1) == y.sym_size(1);
+  if (!is_simple || at::isReducedFloatingType(x.scalar_type())) {
+    return ops::bmm::call(x.unsqueeze(1), y.unsqueeze(2)).flatten();
+  }
+  const auto sum_of_products = [](const Tensor& a, const Tensor& b) {
+    return a.mul(b).sum(1, false, a.scalar_type());
+  };
+  constexpr int64_t kCached = 1 << 20;
+  if (!x.is_cpu() || x.numel() <= kCached) {
+    return sum_of_products(x, y);
+  }
+  // As many rows at once as have their products in the cache.
+  const int64_t rows = std::max<int64_t>(1, kCached / x.size(1));
+  const std::vector<Tensor> xs = x.split(rows), ys = y.split(rows);
+  std::vector<Tensor> parts(xs.size());
+  std::transform(xs.begin(), xs.end(), ys.begin(), parts.begin(), sum_of_products);
+  return at::cat(parts);
 }
 
 Batched dot(const Batched& x, const Batched& y) {
   check_ranks("dot", x, 1, y, 1);
   if (x.is_batched && y.is_batched) {
-    return {ops::bmm::call(x.value.unsqueeze(1), y.value.unsqueeze(2)).flatten(), true};
+    return {dot_each(x.value, y.value), true};
   }
   return {x.is_batched ? ops::mv::call(x.value, y.value) : at::matmul(y.value, x.value),
           x.is_batched || y.is_batched};
@@ -93,6 +121,10 @@ Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at:
     const Tensor rows = a.value.flatten(0, 1);
     const Tensor result = ops::addmm::call(self.value, rows, b.value, beta, alpha);
     return {result.unflatten(0, {batch_size(a), a.value.size(1)}), true};
+  }
+  if (a.is_batched && b.is_batched) {
+    check_ranks("addmm", a, 2, b, 2);
+    return {ops::baddbmm::call(align_rank(self, 2), a.value, b.value, beta, alpha), true};
   }
   return add_product(self, mm(a, b), 2, beta, alpha);
 }

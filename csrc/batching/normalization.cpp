@@ -37,6 +37,12 @@ Batched cast_like(Batched x, const Batched& like) {
 
 Batched scale_and_shift(Batched x, const Batched& weight, const Batched& bias) {
   const at::ScalarType dtype = x.value.scalar_type();
+  if (weight.defined() && bias.defined()) {
+    const int64_t rank = x.logical_dim();
+    const Tensor result = ops::addcmul::call(align_rank(bias, rank), align_rank(x, rank),
+                                             align_rank(weight, rank), 1);
+    return {result.to(dtype), detail::any_batched(x, weight, bias)};
+  }
   if (weight.defined()) {
     x = multiply(x, weight);
   }

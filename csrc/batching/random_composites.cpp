@@ -54,15 +54,6 @@ void random_composite() {
                       TORCH_FN((RandomComposite<Op, decomposition>::run))));
 }
 
-Tensor dropout(const Tensor& input, double p, bool) {
-  return std::get<0>(ops::native_dropout::call(input, p, true));
-}
-
-Tensor& dropout_(Tensor& self, double p, bool train) {
-  const Tensor ones = ops::ones_like::call(self, {}, {}, {}, {}, {});
-  return self.mul_(dropout(ones, p, train));
-}
-
 // Ones that stay, zeros that are dropped; of the size of `input`, or one for each of its channels.
 Tensor keep(const Tensor& input, double p, bool per_channel) {
   c10::SymDimVector size(input.sym_sizes().begin(), input.sym_sizes().end());
@@ -78,6 +69,20 @@ Tensor keep(const Tensor& input, double p, bool per_channel) {
 }
 
 double scale_of_kept(double p) { return p == 1 ? 0 : 1 / (1 - p); }
+
+// Fused where a kernel does all at once, as PyTorch chooses: on the CPU it would multiply by a mask
+// of another type, which is slower.
+Tensor dropout(const Tensor& input, double p, bool) {
+  if (!input.is_cpu()) {
+    return std::get<0>(ops::native_dropout::call(input, p, true));
+  }
+  return input.mul(ops::bernoulli_p::call(input.detach(), 1 - p, {}).mul(scale_of_kept(p)));
+}
+
+Tensor& dropout_(Tensor& self, double p, bool train) {
+  const Tensor ones = ops::ones_like::call(self, {}, {}, {}, {}, {});
+  return self.mul_(dropout(ones, p, train));
+}
 
 Tensor feature_dropout(const Tensor& input, double p, bool) {
   return input.mul(keep(input, p, true).mul(scale_of_kept(p)));

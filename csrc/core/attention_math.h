@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const AttentionScoring& sc
 // Whether a tape on one of the values records what is done with them now.
 template <class... Tensors>
 bool is_recorded(const Tensors&... tensors) {
-  return c10::GradMode::is_enabled() && (tensors.requires_grad() || ...);
+  return c10::GradMode::is_enabled() && ((tensors.defined() && tensors.requires_grad()) || ...);
 }
 
 }  // namespace functx

@@ -36,8 +36,7 @@ FUNCTX_RULES(composites_pointwise) {
 FUNCTX_RULES(composites_nn) {
   decompose<ops::softmax_int, ops::log_softmax_int, ops::cross_entropy_loss, ops::nll_loss_nd,
             ops::layer_norm, ops::group_norm, ops::batch_norm, ops::conv1d, ops::conv2d,
-            ops::max_pool2d, ops::adaptive_avg_pool2d, ops::scaled_dot_product_attention,
-            ops::dropout, ops::l1_loss, ops::pad>();
+            ops::max_pool2d, ops::adaptive_avg_pool2d, ops::dropout, ops::l1_loss, ops::pad>();
 }
 
 }  // namespace functx
