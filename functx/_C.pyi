@@ -113,7 +113,7 @@ def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
     """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""
 
 def operator_coverage() -> dict[str, str]:
-    """For every operator in the dispatcher: "rule", "decomposition" or "fallback"."""
+    """How vmap treats each operator of the dispatcher: "rule", "decomposition" or "fallback"."""
 
 def warn_on_loop_fallback(enabled: bool) -> bool:
     """Turns the warning of the per-example loop on or off; returns the old setting.

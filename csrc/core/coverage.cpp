@@ -61,15 +61,18 @@ void cover_all_operators() {
   }
 }
 
-std::map<std::string, std::string> operator_coverage() {
+std::map<std::string, std::string> operator_coverage(bool (*has_rule)(const c10::OperatorHandle&)) {
   auto& dispatcher = c10::Dispatcher::singleton();
   std::map<std::string, std::string> names;
   for (const auto& name : dispatcher.getAllOpNames()) {
-    if (!dispatcher.findSchema(name)) {
+    const auto op = dispatcher.findSchema(name);
+    if (!op) {
       continue;
     }
     const Coverage coverage = coverage_of(name);
-    names[c10::toString(name)] = coverage == Coverage::Rule            ? "rule"
+    const bool is_rule =
+        coverage == Coverage::Rule || (coverage == Coverage::Fallback && has_rule(*op));
+    names[c10::toString(name)] = is_rule                               ? "rule"
                                  : coverage == Coverage::Decomposition ? "decomposition"
                                  : coverage == Coverage::Fallback      ? "fallback"
                                                                        : "none";

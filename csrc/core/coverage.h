@@ -16,7 +16,7 @@ void cover(const c10::OperatorHandle& op);
 // fallback of the front key and are covered there.
 void cover_all_operators();
 
-// For every operator: "rule", "decomposition" or "fallback".
-std::map<std::string, std::string> operator_coverage();
+// For every operator: "rule", "decomposition" or "fallback"; `has_rule` tells of a boxed rule.
+std::map<std::string, std::string> operator_coverage(bool (*has_rule)(const c10::OperatorHandle&));
 
 }  // namespace functx
