@@ -1,9 +1,14 @@
-// Operators whose result is a Python number, or has a shape that depends on the data: for a batch
-// there is no one answer.
-#include <algorithm>
+// Operators whose result is a Python number, or has a shape that depends on the data. A number that
+// differs between examples has no answer; a shape may turn out the same for all of them.
+#include "batching/data_dependent.h"
+
+#include <ATen/ops/arange.h>
 
 #include "batching/boxed_rules.h"
+#include "batching/by_loop.h"
+#include "batching/dims.h"
 #include "batching/rule.h"
+#include "forward_ad/dual_tensor.h"
 
 namespace functx {
 namespace {
@@ -35,34 +40,102 @@ bool allclose(const Batched& self, const Batched& other, double rtol, double ato
   return ops::allclose::call(self.value, other.value, rtol, atol, equal_nan);
 }
 
-bool is_batched_at(const LevelPtr& level, const c10::IValue& argument) {
-  return argument.isTensor() && unwrap_batched(level, argument.toTensor()).is_batched;
+// The plain tensor at the bottom, which holds the examples of all levels.
+Tensor innermost_value(Tensor tensor) {
+  while (Wrapper* wrapper = as_wrapper(tensor)) {
+    tensor = wrapper->level()->transform == Transform::Vmap
+                 ? static_cast<BatchedTensor*>(wrapper)->value()
+                 : static_cast<DualTensor*>(wrapper)->primal();
+  }
+  return tensor;
 }
 
-void refuse_batched(const c10::OperatorHandle& op, const LevelPtr& level,
-                    torch::jit::Stack* stack) {
-  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
-  const bool any_batched = std::any_of(arguments.begin(), arguments.end(), [&](const auto& each) {
-    return is_batched_at(level, each);
-  });
-  TORCH_CHECK(
-      !any_batched, "functx.vmap: the shape of the result of ", op.operator_name(),
-      " depends on the data (data-dependent shape): it could differ between examples, which "
-      "cannot be one batch. Call it outside vmap, or use an operator whose result has a "
-      "fixed shape, such as torch.where with three arguments, sort, or nonzero_static.");
-  loop_silently(op, level, stack);
+// Rows come out in the order of the examples.
+Batched nonzero(const Batched& self) {
+  if (!self.is_batched) {
+    return {self.value.nonzero(), false};
+  }
+  const Tensor picks = self.value.ne(0);
+  const int64_t count = common_count(
+      self.logical_dim() > 0 ? picks.sum(all_physical_dims(self)) : picks, "nonzero");
+  return {picks.nonzero().slice(1, 1).unflatten(0, {batch_size(self), count}), true};
+}
+
+// The indices that repeat: those of all examples one after the other, counted from the first of
+// each.
+Batched repeat_interleave(const Batched& repeats, std::optional<c10::SymInt> output_size) {
+  if (!repeats.is_batched) {
+    return {ops::repeat_interleave_Tensor::call(repeats.value, output_size), false};
+  }
+  TORCH_CHECK(repeats.logical_dim() == 1, "repeat_interleave only accepts a vector of repeats");
+  const int64_t count = common_count(repeats.value.sum(1), "repeat_interleave");
+  TORCH_CHECK(!output_size || *output_size == count, "repeat_interleave: output_size is ",
+              *output_size, ", but the repeats add up to ", count);
+  const Tensor rows =
+      ops::repeat_interleave_Tensor::call(repeats.value.flatten(), count * batch_size(repeats));
+  return {rows.remainder(repeats.value.size(1)).unflatten(0, {batch_size(repeats), count}), true};
+}
+
+// Example b counts in bins of its own, which begin at b times their number.
+Batched bincount(const Batched& self, const Batched& weights, int64_t minlength) {
+  const auto batch = common_batch_size({&self, &weights});
+  const int64_t size = batch.value_or(1);
+  TORCH_CHECK(self.logical_dim() == 1 && at::isIntegralType(self.value.scalar_type(), false),
+              "bincount only supports 1-d non-negative integral inputs.");
+  TORCH_CHECK(!weights.defined() || (weights.logical_dim() == 1 &&
+                                     weights.value.size(-1) == self.value.size(-1)),
+              "bincount: weights should be 1-d and have the same length as input");
+  const Tensor numbers = ensure_batched(self, size).to(at::kLong);
+  int64_t bins = minlength;
+  if (numbers.numel() > 0) {
+    TORCH_CHECK(innermost_value(numbers).min().item<int64_t>() >= 0,
+                "bincount only supports 1-d non-negative integral inputs.");
+    bins = common_count(numbers.amax(1).add(1).clamp_min(minlength), "bincount");
+  }
+  const Tensor first = at::arange(size, numbers.options()).mul(bins).unsqueeze(1);
+  std::optional<Tensor> all_weights;
+  if (weights.defined()) {
+    all_weights = ensure_batched(weights, size).flatten();
+  }
+  const Tensor counts =
+      ops::bincount::call(numbers.add(first).flatten(), all_weights, size * bins)
+          .unflatten(0, {size, bins});
+  return {batch ? counts : counts.squeeze(0), batch.has_value()};
 }
 
 }  // namespace
+
+int64_t common_count(const Tensor& counts, const std::string& call) {
+  const Tensor all = innermost_value(counts);
+  if (all.numel() == 0) {
+    return 0;
+  }
+  const auto least = all.min().item<int64_t>();
+  const auto most = all.max().item<int64_t>();
+  TORCH_CHECK(least == most, "functx.vmap: ", call, " gives ", least, " elements for one example, ",
+              most,
+              " for another: the shape of its result depends on the data (data-dependent shape), "
+              "and different shapes cannot be one batch. Call it outside vmap, or use what has a "
+              "fixed shape, such as torch.where(mask, x, other), a masked reduction like "
+              "(x * mask).sum(), sort, or nonzero_static.");
+  return least;
+}
 
 FUNCTX_RULES(data_dependent) {
   batching_rule<ops::_local_scalar_dense, local_scalar>();
   batching_rule<ops::equal, equal>();
   batching_rule<ops::allclose, allclose>();
-  boxed_batching_rule({"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim",
-                       "aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::bincount",
-                       "aten::repeat_interleave.Tensor"},
-                      refuse_batched);
+  batching_rule<ops::nonzero, nonzero>();
+  batching_rule<ops::repeat_interleave_Tensor, repeat_interleave>();
+  level_rule<ops::bincount>([](const LevelPtr& level, const Tensor& self,
+                               const std::optional<Tensor>& weights, auto minlength) {
+    return make_batched(level, bincount(detail::unpack(level, self), detail::unpack(level, weights),
+                                        c10::SymInt(minlength).guard_int(__FILE__, __LINE__)));
+  });
+  // A set for each example: there is nothing that sorts in segments.
+  boxed_batching_rule({"aten::_unique", "aten::_unique2", "aten::unique_dim",
+                       "aten::unique_consecutive", "aten::unique_dim_consecutive"},
+                      loop_silently);
 }
 
 }  // namespace functx

@@ -2,6 +2,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/where.h>
 
+#include "batching/data_dependent.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -96,25 +97,26 @@ class Layout {
   }
 
  private:
-  // A mask is the indices of its true elements, one tensor for each of its dimensions.
+  // A mask is the indices of its true elements, one tensor for each of its dimensions. Masks that
+  // differ between examples have to pick the same number of elements in each.
   void push_mask(const Batched& mask) {
     const auto first = static_cast<int64_t>(entries_.size());
-    TORCH_CHECK(
-        !mask.is_batched,
-        "functx.vmap: a boolean mask that differs between examples was used as an index. "
-        "How many elements it picks depends on the data (data-dependent shape), so that the "
-        "results cannot be one batch. Use torch.where(mask, x, other), or a masked "
-        "reduction such as (x * mask).sum().");
     const auto sizes = self_.value.sizes().slice(self_.is_batched ? 1 : 0);
-    for (int64_t d = 0; d < mask.value.dim(); ++d) {
+    const auto shape = mask.value.sizes().slice(mask.is_batched ? 1 : 0);
+    for (int64_t d = 0; d < mask.logical_dim(); ++d) {
       TORCH_CHECK_INDEX(
-          first + d < static_cast<int64_t>(sizes.size()) && mask.value.size(d) == sizes[first + d],
-          "The shape of the mask ", mask.value.sizes(), " at index ", d,
+          first + d < static_cast<int64_t>(sizes.size()) && shape[d] == sizes[first + d],
+          "The shape of the mask ", shape, " at index ", d,
           " does not match the shape of the indexed tensor ", sizes, " at index ", first + d);
     }
-    const Tensor positions = mask.value.nonzero();
-    for (int64_t d = 0; d < mask.value.dim(); ++d) {
-      entries_.push_back({positions.select(1, d), false});
+    Tensor positions = mask.value.nonzero();
+    if (mask.is_batched) {
+      const Tensor picks = mask.value.ne(0).flatten(1);
+      const int64_t count = common_count(picks.sum(1), "indexing with a boolean mask");
+      positions = positions.slice(1, 1).unflatten(0, {batch_size(mask), count});
+    }
+    for (int64_t d = 0; d < mask.logical_dim(); ++d) {
+      entries_.push_back({positions.select(-1, d), mask.is_batched});
     }
   }
 
@@ -171,20 +173,27 @@ const Batched* only_batched_mask(const IndexList& indices) {
   return found != nullptr && found->is_batched && is_mask(*found) ? found : nullptr;
 }
 
-// x[mask] = value with one value, or one for each of the dimensions behind those of the mask.
-Tensor put_where(const Batched& self, const IndexList& indices, const Batched& mask,
-                 const Batched& values, bool accumulate) {
+int64_t dims_behind_mask(const Batched& self, const IndexList& indices, const Batched& mask) {
   int64_t prefix = 0;
   while (!indices[prefix].defined()) {
     ++prefix;
   }
-  const int64_t rest = self.logical_dim() - prefix - mask.logical_dim();
-  TORCH_CHECK(values.logical_dim() <= rest || values.value.numel() == 1 ||
-                  (values.is_batched && values.value.numel() == batch_size(values)),
-              "functx.vmap: x[mask] = values with a boolean mask that differs between examples "
-              "takes one value for all elements, not a list of values whose length depends on the "
-              "data (data-dependent shape). Use torch.where(mask, values, x) with values of the "
-              "shape of x.");
+  return self.logical_dim() - prefix - mask.logical_dim();
+}
+
+// Whether `values` is one value, or one for each of the dimensions behind those of the mask: then it
+// does not matter how many elements the mask picks.
+bool is_one_value(const Batched& self, const IndexList& indices, const Batched& mask,
+                  const Batched& values) {
+  return values.logical_dim() <= dims_behind_mask(self, indices, mask) ||
+         values.value.numel() == 1 ||
+         (values.is_batched && values.value.numel() == batch_size(values));
+}
+
+// x[mask] = value, where `is_one_value`.
+Tensor put_where(const Batched& self, const IndexList& indices, const Batched& mask,
+                 const Batched& values, bool accumulate) {
+  const int64_t rest = dims_behind_mask(self, indices, mask);
   TORCH_CHECK(rest >= 0, "too many indices for tensor of dimension ", self.logical_dim());
   TORCH_CHECK(self.value.scalar_type() == values.value.scalar_type(),
               "Index put requires the source and destination dtypes match, got ",
@@ -228,7 +237,8 @@ Batched index_put(const Batched& self, const IndexList& indices, const Batched& 
                        : values.is_batched ? batch_size(values)
                                            : batch_size(*index);
   Batched target{ensure_batched(self, size), true};
-  if (const Batched* mask = only_batched_mask(indices)) {
+  const Batched* mask = only_batched_mask(indices);
+  if (mask != nullptr && is_one_value(target, indices, *mask, values)) {
     return {put_where(target, indices, *mask, values, accumulate), true};
   }
   return {put<Op>(target, indices, values, accumulate), true};
@@ -238,9 +248,10 @@ template <class Op, class... Flags>
 void index_put_(const Batched& self, const IndexList& indices, const Batched& values,
                 bool accumulate, const Flags&... flags) {
   Batched target = self;
+  const Batched* mask = only_batched_mask(indices);
   if (!self.is_batched) {
     Op::call(target.value, values_of(indices), values.value, accumulate, flags...);
-  } else if (const Batched* mask = only_batched_mask(indices)) {
+  } else if (mask != nullptr && is_one_value(self, indices, *mask, values)) {
     target.value.copy_(put_where(self, indices, *mask, values, accumulate));
   } else {
     put<Op>(target, indices, values, accumulate, flags...);

@@ -58,6 +58,16 @@ Batched stack(const std::vector<Batched>& tensors, int64_t dim) {
   return {at::stack(values_of(tensors, size), physical_dim(dim, rank, true)), true};
 }
 
+// Chunks of each tensor along `dim`, flattened behind it and put side by side.
+Batched chunk_cat(const std::vector<Batched>& tensors, int64_t dim, int64_t chunks) {
+  const auto size = batch_size_of(tensors);
+  if (!size) {
+    return {ops::_chunk_cat::call(values_of(tensors, size), dim, chunks), false};
+  }
+  const int64_t physical = physical_dim(dim, tensors.front().logical_dim(), true);
+  return {ops::_chunk_cat::call(values_of(tensors, size), physical, chunks), true};
+}
+
 // Blocks of rows, padded to the width of all.
 Batched block_diag(const std::vector<Batched>& tensors) {
   const auto size = batch_size_of(tensors);
@@ -89,6 +99,7 @@ Batched block_diag(const std::vector<Batched>& tensors) {
 FUNCTX_RULES(joining) {
   batching_rule<ops::cat, cat>();
   batching_rule<ops::stack, stack>();
+  batching_rule<ops::_chunk_cat, chunk_cat>();
   batching_rule<ops::block_diag, block_diag>();
 }
 

@@ -1,7 +1,10 @@
 // Operators that pick elements by a mask or by their number in the flattened tensor.
 #include <ATen/ExpandUtils.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
+#include "batching/data_dependent.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -52,18 +55,22 @@ std::pair<Batched, Batched> broadcast(const Batched& self, const Batched& mask) 
   return {expand(self), expand(mask)};
 }
 
+// A batch if the masks of all examples pick as many elements.
 Batched masked_select(const Batched& self, const Batched& mask) {
-  TORCH_CHECK(!mask.is_batched,
-              "functx.vmap: masked_select with a mask that differs between examples has results of "
-              "different lengths (data-dependent shape), which cannot be one batch. Use "
-              "torch.where(mask, x, other), or a masked reduction such as (x * mask).sum().");
-  if (!self.is_batched) {
+  if (!self.is_batched && !mask.is_batched) {
     return {self.value.masked_select(mask.value), false};
   }
   const auto [target, where] = broadcast(self, mask);
-  return {
-      flatten_examples(target.value).index_select(1, where.value.flatten().nonzero().squeeze(1)),
-      true};
+  if (!mask.is_batched) {
+    return {
+        flatten_examples(target.value).index_select(1, where.value.flatten().nonzero().squeeze(1)),
+        true};
+  }
+  const int64_t size = batch_size(mask);
+  const Tensor picks = flatten_examples(where.value);
+  const int64_t count = common_count(picks.sum(1), "masked_select");
+  const Tensor values = flatten_examples(ensure_batched(target, size));
+  return {values.masked_select(picks).unflatten(0, {size, count}), true};
 }
 
 // For each element of the mask, which of the true ones it is, or the one before.
@@ -115,6 +122,33 @@ Batched masked_scatter_backward(const Batched& grad, const Batched& mask,
   const Batched like{zeros, true};
   return {(values.size(1) > 0 ? zeros.scatter_add(1, ordinals(picks), values) : zeros)
               .view_symint(physical_size(like, sizes)),
+          true};
+}
+
+// Each true element goes to the row of its ordinal, those that have none to one that is cut off.
+Batched nonzero_static(const Batched& self, const c10::SymInt& rows, int64_t fill_value) {
+  if (!self.is_batched) {
+    return {ops::nonzero_static::call(self.value, rows, fill_value), false};
+  }
+  TORCH_CHECK(rows >= 0, "nonzero_static: 'size' must be an non-negative integer");
+  const int64_t count = rows.guard_int(__FILE__, __LINE__);
+  const Tensor picks = flatten_examples(self.value).ne(0);
+  const Tensor slots = at::where(picks, ordinals(picks), count).clamp_max(count);
+  const auto options = picks.options().dtype(at::kLong);
+  const Tensor positions =
+      picks.new_full({batch_size(self), count + 1}, -1, options)
+          .scatter(1, slots, at::arange(picks.size(1), options).expand_as(slots))
+          .slice(1, 0, count);
+  // From the last dimension to the first, like the digits of a number.
+  std::vector<Tensor> columns(self.logical_dim());
+  Tensor rest = positions;
+  for (int64_t d = self.logical_dim() - 1; d >= 0; --d) {
+    const int64_t length = std::max<int64_t>(self.value.size(d + 1), 1);
+    columns[d] = rest.remainder(length).masked_fill(positions.lt(0), fill_value);
+    rest = rest.div(length, "trunc");
+  }
+  return {columns.empty() ? positions.new_empty({batch_size(self), count, 0})
+                          : at::stack(columns, 2),
           true};
 }
 
@@ -171,6 +205,7 @@ FUNCTX_RULES(masking) {
   batching_rule<ops::masked_fill_Tensor, masked_fill>();
   batching_rule<ops::masked_fill__Tensor, masked_fill_>();
   batching_rule<ops::masked_select, masked_select>();
+  batching_rule<ops::nonzero_static, nonzero_static>();
   batching_rule<ops::masked_scatter, masked_scatter>();
   batching_rule<ops::masked_scatter_, masked_scatter_>();
   batching_rule<ops::masked_scatter_backward, masked_scatter_backward>();

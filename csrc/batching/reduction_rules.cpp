@@ -1,5 +1,7 @@
 #include "batching/reduction.h"
 
+#include "batching/by_loop.h"
+
 namespace functx {
 namespace {
 
@@ -46,6 +48,17 @@ Batched extremum(const Batched& self) {
 template <class Op, class OpDim>
 Batched test_all(const Batched& self) {
   return over_all<Op>(self, [](const Tensor& flat) { return OpDim::call(flat, 1, false); });
+}
+
+// Without any dims, unlike with none given, every element is a test of its own.
+template <class Op>
+Tensor test_dims(const LevelPtr& level, const Tensor& self, at::OptionalIntArrayRef dims,
+                 bool keepdim) {
+  if (dims.has_value() && dims->empty()) {
+    const Batched operand = unwrap_batched(level, self);
+    return make_batched(level, {Op::call(operand.value, dims, keepdim), operand.is_batched});
+  }
+  return detail::AlongDims<Op>::call(level, self, dims, keepdim);
 }
 
 template <class Op, class OpDim>
@@ -120,7 +133,7 @@ FUNCTX_RULES(reductions) {
   along_dims<ops::sum_dim_IntList, ops::nansum, ops::mean_dim, ops::amax, ops::amin, ops::logsumexp,
              ops::prod_dim_int, ops::all_dim, ops::any_dim, ops::max_dim, ops::min_dim,
              ops::var_correction, ops::std_correction, ops::var_mean_correction,
-             ops::std_mean_correction, ops::median_dim, ops::nanmedian_dim, ops::mode>();
+             ops::std_mean_correction, ops::median_dim, ops::nanmedian_dim, ops::mode, ops::hash_tensor>();
   batching_rule<ops::sum, sum>();
   batching_rule<ops::mean, mean>();
   batching_rule<ops::prod, prod>();
@@ -128,6 +141,8 @@ FUNCTX_RULES(reductions) {
   batching_rule<ops::min, extremum<ops::min, ops::amin>>();
   batching_rule<ops::all, test_all<ops::all, ops::all_dim>>();
   batching_rule<ops::any, test_all<ops::any, ops::any_dim>>();
+  level_rule<ops::all_dims>(test_dims<ops::all_dims>);
+  level_rule<ops::any_dims>(test_dims<ops::any_dims>);
   batching_rule<ops::median, middle<ops::median, ops::median_dim>>();
   batching_rule<ops::nanmedian, middle<ops::nanmedian, ops::nanmedian_dim>>();
   batching_rule<ops::argmax, index_of_extremum<ops::argmax>>();
