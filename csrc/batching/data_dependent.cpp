@@ -40,14 +40,11 @@ bool allclose(const Batched& self, const Batched& other, double rtol, double ato
   return ops::allclose::call(self.value, other.value, rtol, atol, equal_nan);
 }
 
-// The plain tensor at the bottom, which holds the examples of all levels.
-Tensor innermost_value(Tensor tensor) {
-  while (Wrapper* wrapper = as_wrapper(tensor)) {
-    tensor = wrapper->level()->transform == Transform::Vmap
-                 ? static_cast<BatchedTensor*>(wrapper)->value()
-                 : static_cast<DualTensor*>(wrapper)->primal();
-  }
-  return tensor;
+// What `wrapper` stands for.
+const Tensor& value_of(Wrapper& wrapper) {
+  return wrapper.level()->transform == Transform::Vmap
+             ? static_cast<BatchedTensor&>(wrapper).value()
+             : static_cast<DualTensor&>(wrapper).primal();
 }
 
 // Rows come out in the order of the examples.
@@ -56,8 +53,8 @@ Batched nonzero(const Batched& self) {
     return {self.value.nonzero(), false};
   }
   const Tensor picks = self.value.ne(0);
-  const int64_t count = common_count(
-      self.logical_dim() > 0 ? picks.sum(all_physical_dims(self)) : picks, "nonzero");
+  const int64_t count =
+      common_count(self.logical_dim() > 0 ? picks.sum(all_physical_dims(self)) : picks, "nonzero");
   return {picks.nonzero().slice(1, 1).unflatten(0, {batch_size(self), count}), true};
 }
 
@@ -82,8 +79,8 @@ Batched bincount(const Batched& self, const Batched& weights, int64_t minlength)
   const int64_t size = batch.value_or(1);
   TORCH_CHECK(self.logical_dim() == 1 && at::isIntegralType(self.value.scalar_type(), false),
               "bincount only supports 1-d non-negative integral inputs.");
-  TORCH_CHECK(!weights.defined() || (weights.logical_dim() == 1 &&
-                                     weights.value.size(-1) == self.value.size(-1)),
+  TORCH_CHECK(!weights.defined() ||
+                  (weights.logical_dim() == 1 && weights.value.size(-1) == self.value.size(-1)),
               "bincount: weights should be 1-d and have the same length as input");
   const Tensor numbers = ensure_batched(self, size).to(at::kLong);
   int64_t bins = minlength;
@@ -97,13 +94,29 @@ Batched bincount(const Batched& self, const Batched& weights, int64_t minlength)
   if (weights.defined()) {
     all_weights = ensure_batched(weights, size).flatten();
   }
-  const Tensor counts =
-      ops::bincount::call(numbers.add(first).flatten(), all_weights, size * bins)
-          .unflatten(0, {size, bins});
+  const Tensor counts = ops::bincount::call(numbers.add(first).flatten(), all_weights, size * bins)
+                            .unflatten(0, {size, bins});
   return {batch ? counts : counts.squeeze(0), batch.has_value()};
 }
 
 }  // namespace
+
+Tensor innermost_value(Tensor tensor) {
+  while (Wrapper* wrapper = as_wrapper(tensor)) {
+    tensor = Tensor(value_of(*wrapper));
+  }
+  return tensor;
+}
+
+bool differs_between_examples(const Tensor& tensor) {
+  Wrapper* wrapper = as_wrapper(tensor);
+  if (wrapper == nullptr) {
+    return false;
+  }
+  return (wrapper->level()->transform == Transform::Vmap &&
+          static_cast<BatchedTensor*>(wrapper)->is_batched()) ||
+         differs_between_examples(value_of(*wrapper));
+}
 
 int64_t common_count(const Tensor& counts, const std::string& call) {
   const Tensor all = innermost_value(counts);

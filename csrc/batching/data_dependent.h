@@ -7,6 +7,12 @@
 
 namespace functx {
 
+// The plain tensor at the bottom, which holds the examples of all levels.
+Tensor innermost_value(Tensor tensor);
+
+// Whether a vmap of any level maps over `tensor`.
+bool differs_between_examples(const Tensor& tensor);
+
 // The number in `counts`, of which there is one for each example: how many elements `call` gives.
 // Raises if they differ.
 int64_t common_count(const Tensor& counts, const std::string& call);

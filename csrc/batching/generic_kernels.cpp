@@ -29,7 +29,6 @@ FUNCTX_RULES(generic_kernels) {
                        "aten::unsqueeze_copy",
                        "aten::detach_copy",
                        "aten::alias_copy",
-                       "aten::as_strided_copy",
                        "aten::select_copy.int",
                        "aten::slice_copy.Tensor",
                        "aten::diagonal_copy",

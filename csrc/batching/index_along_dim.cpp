@@ -1,8 +1,10 @@
 // index_select, index_add and their kin: a vector of indices along one dim. An index that is the
 // same for all examples passes through; one that differs becomes the index of gather or scatter.
+#include <ATen/ops/where.h>
+
 #include "batching/dims.h"
+#include "batching/rewrite.h"
 #include "batching/rows.h"
-#include "batching/rule.h"
 
 namespace functx {
 namespace {
@@ -149,7 +151,15 @@ Batched fill_value(const Batched& self, int64_t dim, const Batched& index,
   return x.result(Scatter::call(x.self, x.dim, positions, value));
 }
 
-template <class Fill, class Scatter>
+// Where `index` points to along a dim of length `size`.
+Tensor mask_of(const Tensor& index, int64_t size) {
+  const Tensor mask = index.new_zeros({index.size(0), size}, index.options().dtype(at::kBool));
+  return mask.scatter(1, from_start(index, size), true);
+}
+
+// By a mask, under which an element counts once for the derivative, however often it is in the
+// index.
+template <class Fill>
 Batched fill_tensor(const Batched& self, int64_t dim, const Batched& index, const Batched& value) {
   TORCH_CHECK(value.logical_dim() == 0, "index_fill_ only supports a 0-dimensional value tensor, ",
               "but got tensor with ", value.logical_dim(), " dimension(s).");
@@ -158,15 +168,16 @@ Batched fill_tensor(const Batched& self, int64_t dim, const Batched& index, cons
     Tensor target = self.value;
     return {Fill::call(target, dim, index.value, value.value), false};
   }
+  AlongDim x(self, dim, index, *size);
   if (!value.is_batched && !index.is_batched) {
-    AlongDim x(self, dim, index, *size);
     return x.result(Fill::call(x.self, x.dim, x.index, value.value));
   }
-  AlongDim x(self, dim, {ensure_batched(index, *size), true}, *size);
-  const Tensor positions = from_start(x.spread_index(x.self), x.self.size(x.dim));
-  const Tensor values = align_rank({ensure_batched(value, *size), true}, x.self.dim() - 1);
-  return x.result(Scatter::call(x.self, x.dim, positions,
-                                values.to(x.self.scalar_type()).expand(positions.sizes())));
+  const Tensor rows = x.owns_index ? x.index : x.index.unsqueeze(0);
+  at::DimVector shape(x.self.dim(), 1);
+  shape[0] = rows.size(0);
+  shape[x.dim] = x.self.size(x.dim);
+  const Tensor fill = align_rank(value, x.self.dim() - 1).to(x.self.scalar_type());
+  return x.result(at::where(mask_of(rows, x.self.size(x.dim)).view(shape), fill, x.self));
 }
 
 template <class Fill, class Scatter>
@@ -174,9 +185,44 @@ void fill_value_(const Batched& self, int64_t dim, const Batched& index, const a
   fill_value<Fill, Scatter>(self, dim, index, value);
 }
 
-template <class Fill, class Scatter>
 void fill_tensor_(const Batched& self, int64_t dim, const Batched& index, const Batched& value) {
-  fill_tensor<Fill, Scatter>(self, dim, index, value);
+  if (value.is_batched || index.is_batched) {
+    Tensor(self.value)
+        .copy_(fill_tensor<ops::index_fill_int_Tensor>(self, dim, index, value).value);
+  } else {
+    fill_tensor<ops::index_fill__int_Tensor>(self, dim, index, value);
+  }
+}
+
+// PyTorch's derivative by the value asks for the distinct entries of the index, and their number
+// may differ between examples; that of masked_fill does not.
+std::optional<Tensor> mask_to_record(const LevelPtr& level, bool records, const Tensor& self,
+                                     int64_t dim, const Tensor& index) {
+  if (level->transform != Transform::Vmap || !records || !unwrap_batched(level, index).is_batched) {
+    return std::nullopt;
+  }
+  const int64_t size = self.dim() == 0 ? 1 : self.size(dim);
+  const Tensor mask = index.new_zeros({size}, index.options().dtype(at::kBool));
+  at::DimVector shape(self.dim(), 1);
+  if (self.dim() > 0) {
+    shape[c10::maybe_wrap_dim(dim, self.dim())] = size;
+  }
+  return mask.index_fill(0, index, true).view(shape);
+}
+
+std::optional<Tensor> masked_fill(const LevelPtr& level, bool records, const Tensor& self,
+                                  int64_t dim, const Tensor& index, const Tensor& value) {
+  const auto mask = mask_to_record(level, records, self, dim, index);
+  return mask ? std::make_optional(self.masked_fill(*mask, value)) : std::nullopt;
+}
+
+bool masked_fill_(const LevelPtr& level, bool records, Tensor& self, int64_t dim,
+                  const Tensor& index, const Tensor& value) {
+  const auto mask = mask_to_record(level, records, self, dim, index);
+  if (mask) {
+    self.masked_fill_(*mask, value);
+  }
+  return mask.has_value();
 }
 
 }  // namespace
@@ -197,10 +243,10 @@ FUNCTX_RULES(index_along_dim) {
                 fill_value<ops::index_fill_int_Scalar, ops::scatter_value>>();
   batching_rule<ops::index_fill__int_Scalar,
                 fill_value_<ops::index_fill__int_Scalar, ops::scatter__value>>();
-  batching_rule<ops::index_fill_int_Tensor,
-                fill_tensor<ops::index_fill_int_Tensor, ops::scatter_src>>();
-  batching_rule<ops::index_fill__int_Tensor,
-                fill_tensor_<ops::index_fill__int_Tensor, ops::scatter__src>>();
+  batching_rule<ops::index_fill_int_Tensor, fill_tensor<ops::index_fill_int_Tensor>>();
+  batching_rule<ops::index_fill__int_Tensor, fill_tensor_>();
+  rewritten<ops::index_fill_int_Tensor, masked_fill>();
+  rewritten<ops::index_fill__int_Tensor, masked_fill_>();
 }
 
 }  // namespace functx

@@ -1,6 +1,4 @@
 // The gradients of views, and the operators that write into a copy through a view.
-#include <ATen/ops/stack.h>
-
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -55,31 +53,6 @@ Batched diagonal_scatter(const Batched& self, const Batched& src, int64_t offset
           true};
 }
 
-// Strides and offset speak of the memory of self, whose examples may lie anywhere in it.
-Batched as_strided_scatter(const Batched& self, const Batched& src, c10::SymIntArrayRef shape,
-                           c10::SymIntArrayRef stride, const std::optional<c10::SymInt>& offset) {
-  const auto call = [&](const Tensor& target, const Tensor& source,
-                        const std::optional<c10::SymInt>& first) {
-    return ops::as_strided_scatter::call(target, source, shape, stride, first);
-  };
-  const auto size = common_batch_size({&self, &src});
-  if (!size) {
-    return {call(self.value, src.value, offset), false};
-  }
-  std::vector<Tensor> examples;
-  for (int64_t b = 0; b < *size; ++b) {
-    const Tensor source = src.is_batched ? src.value.select(0, b) : src.value;
-    if (!self.is_batched) {
-      examples.push_back(call(self.value, source, offset));
-      continue;
-    }
-    const auto first =
-        offset ? std::make_optional(*offset + b * self.value.sym_stride(0)) : std::nullopt;
-    examples.push_back(call(self.value.select(0, b), source, first));
-  }
-  return {at::stack(examples), true};
-}
-
 }  // namespace
 
 FUNCTX_RULES(view_gradients) {
@@ -92,7 +65,6 @@ FUNCTX_RULES(view_gradients) {
   batching_rule<ops::select_scatter, scatter_at_dim<ops::select_scatter, Int>>();
   batching_rule<ops::slice_scatter, scatter_at_dim<ops::slice_scatter, MaybeInt, MaybeInt, Int>>();
   batching_rule<ops::diagonal_scatter, diagonal_scatter>();
-  batching_rule<ops::as_strided_scatter, as_strided_scatter>();
 }
 
 }  // namespace functx

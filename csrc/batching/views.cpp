@@ -112,18 +112,6 @@ Batched reshape_alias(const Batched& self, c10::SymIntArrayRef size, c10::SymInt
   return {self.value.reshape_symint(physical_size(self, size)), self.is_batched};
 }
 
-// Strides and offset are those of one example, and the offset of a wrapper is its value's: example
-// b begins `b` batch strides further on.
-Batched as_strided(const Batched& self, c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
-                   const std::optional<c10::SymInt>& offset) {
-  c10::SymDimVector strides(stride.begin(), stride.end());
-  if (self.is_batched) {
-    strides.insert(strides.begin(), self.value.sym_stride(0));
-  }
-  return {self.value.as_strided_symint(physical_size(self, size), strides, offset),
-          self.is_batched};
-}
-
 Batched diagonal(const Batched& self, int64_t offset, int64_t dim1, int64_t dim2) {
   return {self.value.diagonal(offset, physical_dim(self, dim1), physical_dim(self, dim2)),
           self.is_batched};
@@ -169,7 +157,6 @@ FUNCTX_RULES(views) {
   batching_rule<ops::view_dtype, view_dtype>();
   batching_rule<ops::_unsafe_view, unsafe_view>();
   batching_rule<ops::_reshape_alias, reshape_alias>();
-  batching_rule<ops::as_strided, as_strided>();
   batching_rule<ops::diagonal, diagonal>();
   batching_rule<ops::split_Tensor, split<ops::split_Tensor, c10::SymInt>>();
   batching_rule<ops::split_with_sizes, split<ops::split_with_sizes, c10::SymIntArrayRef>>();
