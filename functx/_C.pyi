@@ -119,3 +119,11 @@ def warn_on_loop_fallback(enabled: bool) -> bool:
     """Turns the warning of the per-example loop on or off; returns the old setting.
 
     It comes once for each operator, and again after this call."""
+
+def is_batched_number(x: object) -> bool:
+    """Whether `x` is an integer of dimension 0 that differs between the examples of some vmap."""
+
+def install_item_access(
+    getitem: Callable[[Tensor, Any], Tensor], setitem: Callable[[Tensor, Any, Any], None]
+) -> None:
+    """`x[...]` of every tensor calls these if a number in the index `is_batched_number`."""

@@ -21,7 +21,7 @@ own: they hold no transform, and work with these.
 from torch.func import functional_call, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import _inspection, batching_rules
+from . import _indexing, _inspection, batching_rules
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
 from .grad import grad, grad_and_value
@@ -51,5 +51,6 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_indexing.install()
 _inspection.install()
 batching_rules.install()

@@ -82,18 +82,47 @@ DATA_DEPENDENT_SHAPES = {
 
 
 @pytest.mark.parametrize("name", DATA_DEPENDENT_SHAPES)
-@pytest.mark.parametrize("rows", [[[1.0, 0, 2], [0, 0, 3]], [[1.0, 0, 2]]], ids=["two", "one"])
-def test_data_dependent_shapes(name, rows):
-    x = torch.tensor(rows, dtype=torch.float64)
-    assert_raises(lambda: functx.vmap(DATA_DEPENDENT_SHAPES[name])(x), "vmap|batch")
+@pytest.mark.parametrize("nesting", ["vmap", "vmap-vmap"])
+def test_data_dependent_shapes_that_differ(name, nesting):
+    f = DATA_DEPENDENT_SHAPES[name]
+    x = torch.tensor([[1.0, 0, 2], [0, 0, 3], [0, 0, 4]], dtype=torch.float64)
+    calls = {
+        "vmap": lambda: functx.vmap(f)(x),
+        "vmap-vmap": lambda: functx.vmap(functx.vmap(f))(x[:, None]),
+    }
+    assert_raises(calls[nesting], "vmap", "shape")
+
+
+VIEWS_AT_PLACES = {
+    "narrow": (lambda x, i: x.narrow(0, i, 1), "index_select"),
+    "tensor_split": (lambda x, i: x.tensor_split(i[None]), "data-dependent"),
+    "tensor_split into sections": (lambda x, i: x.tensor_split(i + 1), "data-dependent"),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS_AT_PLACES)
+@pytest.mark.parametrize("transform", ["vmap", "vmap-grad", "jvp-vmap"])
+def test_views_at_places_that_differ(name, transform):
+    f, remedy = VIEWS_AT_PLACES[name]
+    x, index = randn(2, 3), torch.tensor([0, 1])
+
+    def first(x, i):
+        out = f(x, i)
+        return (out if isinstance(out, torch.Tensor) else out[0]).sum()
+
+    calls = {
+        "vmap": lambda: functx.vmap(first)(x, index),
+        "vmap-grad": lambda: functx.vmap(functx.grad(first))(x, index),
+        "jvp-vmap": lambda: functx.jvp(lambda x: functx.vmap(first)(x, index), (x,), (x,)),
+    }
+    assert_raises(calls[transform], "vmap", remedy)
 
 
 def test_the_operator_is_named_when_its_shape_depends_on_data():
-    assert_raises(lambda: functx.vmap(torch.nonzero)(randn(2, 3)), "vmap", "nonzero")
-    assert_raises(
-        lambda: functx.vmap(lambda x: x[x > 0])(randn(2, 3)), "vmap", "nonzero|index|mask"
-    )
-    assert_raises(lambda: functx.vmap(torch.unique)(randn(2, 3)), "vmap", "unique")
+    x = torch.tensor([[1.0, 0, 2], [0, 0, 3]])
+    assert_raises(lambda: functx.vmap(torch.nonzero)(x), "vmap", "nonzero gives 1 .* 2 for another")
+    assert_raises(lambda: functx.vmap(lambda x: x[x > 0])(x), "vmap", "boolean mask gives 1 .* 2")
+    assert_raises(lambda: functx.vmap(torch.unique)(x), "vmap", "unique")
 
 
 def test_writing_a_batched_value_into_an_unbatched_tensor():

@@ -13,22 +13,6 @@ import functx
 BATCH = 3
 
 
-KNOWN_REFUSALS = {
-    "index_scalar": "x[i] with a batched 0-d index: PyTorch's indexing calls i.item() before the "
-    "dispatcher sees an operator, unless the tensor carries a key that torch.func claims",
-}
-
-
-@pytest.fixture(autouse=True)
-def refuse(request):
-    """Not a wrong answer but an error, which names the remedy: x.index_select(0, i)."""
-    name = request.node.callspec.params["op"].name
-    if name in KNOWN_REFUSALS:
-        request.applymarker(
-            pytest.mark.xfail(reason=KNOWN_REFUSALS[name], raises=RuntimeError, strict=True)
-        )
-
-
 def check(transformed, reference, args):
     assert_equal_trees(transformed(*args), reference(*args))
 

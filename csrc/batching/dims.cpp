@@ -1,5 +1,7 @@
 #include "batching/dims.h"
 
+#include <ATen/ops/stack.h>
+
 namespace functx {
 
 at::DimVector physical_dims(const Batched& x, at::IntArrayRef dims) {
@@ -51,6 +53,9 @@ Tensor align_rank(const Batched& x, int64_t rank) {
 Tensor ensure_batched(const Batched& x, int64_t size) {
   if (x.is_batched) {
     return x.value;
+  }
+  if (x.value.is_sparse()) [[unlikely]] {
+    return at::stack(std::vector<Tensor>(size, x.value));
   }
   auto sizes = x.value.sym_sizes().vec();
   sizes.insert(sizes.begin(), c10::SymInt(size));

@@ -4,6 +4,22 @@
 
 namespace functx {
 
+namespace {
+
+// Two reals of one dtype make a complex number: PyTorch promotes neither.
+template <class Op>
+Batched complex_of(const Batched& a, const Batched& b) {
+  const int64_t rank = std::max(a.logical_dim(), b.logical_dim());
+  return {Op::call(align_rank(a, rank), align_rank(b, rank)), a.is_batched || b.is_batched};
+}
+
+}  // namespace
+
+FUNCTX_RULES(pointwise_complex) {
+  batching_rule<ops::complex, complex_of<ops::complex>>();
+  batching_rule<ops::polar, complex_of<ops::polar>>();
+}
+
 FUNCTX_RULES(pointwise_unary) {
   pointwise<ops::abs, ops::acos, ops::asin, ops::atan, ops::ceil, ops::cos, ops::cosh, ops::erf,
             ops::erfc, ops::exp, ops::exp2, ops::expm1, ops::floor, ops::lgamma, ops::log,

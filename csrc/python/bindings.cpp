@@ -10,6 +10,7 @@
 #include "batching/dims.h"
 #include "core/coverage.h"
 #include "forward_ad/dual_tensor.h"
+#include "python/item_access.h"
 #include "python/python_rules.h"
 #include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
@@ -216,6 +217,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_levels(m);
   bind_wrappers(m);
   bind_reverse_mode(m);
+  bind_item_access(m);
   bind_python_rules(m);
   m.def("operator_coverage", [] {
     return operator_coverage(
