@@ -54,10 +54,17 @@ def check(f, *args):
     assert_equal_trees(functx.vmap(f)(*args), loop_vmap(f)(*args))
 
 
+def writes(name):
+    """What is written to has to be batched."""
+    return name.startswith("set")
+
+
 @pytest.mark.parametrize("name", BY_MASK)
 @pytest.mark.parametrize("batched", [(0, 0), (None, 0)])
 def test_masks(name, batched):
     f, x = BY_MASK[name], randn(2, 2, 3)
+    if writes(name) and batched[0] is None:
+        pytest.skip("writes to what is shared")
     args = [v if d == 0 else v[0] for v, d in zip((x[0], MASKS[0]), batched, strict=True)]
     assert_equal_trees(functx.vmap(f, batched)(*args), loop_vmap(f, batched)(*args))
 
@@ -67,8 +74,9 @@ def test_masks_under_two_vmaps(name):
     f, x = BY_MASK[name], randn(2, 2, 3)
     expected = loop_vmap(loop_vmap(f))(x, MASKS)
     assert_equal_trees(functx.vmap(functx.vmap(f))(x, MASKS), expected)
-    inner = functx.vmap(functx.vmap(f), (None, 0))(x[0], MASKS)
-    assert_equal_trees(inner, loop_vmap(loop_vmap(f), (None, 0))(x[0], MASKS))
+    if not writes(name):
+        inner = functx.vmap(functx.vmap(f), (None, 0))(x[0], MASKS)
+        assert_equal_trees(inner, loop_vmap(loop_vmap(f), (None, 0))(x[0], MASKS))
 
 
 @pytest.mark.parametrize("name", [n for n in BY_MASK if "nonzero" not in n and n not in (

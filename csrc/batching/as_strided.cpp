@@ -20,7 +20,7 @@ struct Placement {
   explicit Placement(const Tensor& value)
       : step(value.stride(0)), extent(step * value.size(0)), begin(value.storage_offset()) {
     for (int64_t d = 1; d < value.dim(); ++d) {
-      if (value.size(d) > 1 && value.stride(d) >= extent) {
+      if (value.stride(d) >= extent) {
         period = std::gcd(period, value.stride(d));
       } else if (value.size(d) > 1) {
         reach += (value.size(d) - 1) * value.stride(d);
