@@ -21,7 +21,9 @@ SHARED = Reason("writes to a tensor that all examples share", "is the same for e
 VALUE = Reason(
     "its Python code branches on the values of an argument", r"\.item\(\) was called on a tensor"
 )
-MOVING_VIEW = Reason("a view at another place in each example", "a view at a different place for each")
+MOVING_VIEW = Reason(
+    "a view at another place in each example", "a view at a different place for each"
+)
 LAYOUT = Reason(
     "strides that fit an example of its own, and not one that is interleaved with others",
     "contiguous",

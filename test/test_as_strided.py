@@ -70,7 +70,9 @@ def test_copies_take_contiguous_examples(view, dim):
         assert_equal_trees(functx.vmap(functx.grad(loss), dim)(x), torch.stack(gradient))
 
 
-@pytest.mark.parametrize("shape, dim", [((4, 3), 1), ((2, 4, 3), 1), ((2, 4, 3), 2), ((5, 4), 0)])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((4, 3), 1), ((2, 4, 3), 1), ((2, 4, 3), 2), ((5, 4), 0)]
+)
 def test_its_own_strides(shape, dim):
     """These are a view in memory, wherever the batch lies, and for views of views too."""
 

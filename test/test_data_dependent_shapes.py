@@ -79,8 +79,9 @@ def test_masks_under_two_vmaps(name):
         assert_equal_trees(inner, loop_vmap(loop_vmap(f), (None, 0))(x[0], MASKS))
 
 
-@pytest.mark.parametrize("name", [n for n in BY_MASK if "nonzero" not in n and n not in (
-    "where", "argwhere")])
+@pytest.mark.parametrize(
+    "name", [n for n in BY_MASK if "nonzero" not in n and n not in ("where", "argwhere")]
+)
 def test_derivatives_by_masks(name):
     x = randn(2, 3)
 

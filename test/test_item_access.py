@@ -6,7 +6,7 @@ from _reference import assert_equal_trees, loop_vmap, randn
 
 import functx
 
-X, I, J = randn(3, 4, 5, 6), torch.tensor([0, -1, 2]), torch.tensor([1, 3, 0])
+X, FIRST, SECOND = randn(3, 4, 5, 6), torch.tensor([0, -1, 2]), torch.tensor([1, 3, 0])
 ROWS = torch.tensor([0, 2])
 
 READS = {
@@ -40,7 +40,7 @@ def example(value, dim):
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_reading(name, pattern):
     f = READS[name]
-    args = [example(*pair) for pair in zip((X, I, J), pattern, strict=True)]
+    args = [example(*pair) for pair in zip((X, FIRST, SECOND), pattern, strict=True)]
     assert_equal_trees(functx.vmap(f, pattern)(*args), loop_vmap(f, pattern)(*args))
 
 
@@ -69,10 +69,12 @@ WRITES = {
 @pytest.mark.parametrize("name", WRITES)
 def test_writing(name):
     f = WRITES[name]
-    assert_equal_trees(functx.vmap(f)(X, I, J), loop_vmap(f)(X, I, J))
+    assert_equal_trees(functx.vmap(f)(X, FIRST, SECOND), loop_vmap(f)(X, FIRST, SECOND))
     if name != "number":
         dims = (0, 0, None)
-        assert_equal_trees(functx.vmap(f, dims)(X, I, J[0]), loop_vmap(f, dims)(X, I, J[0]))
+        assert_equal_trees(
+            functx.vmap(f, dims)(X, FIRST, SECOND[0]), loop_vmap(f, dims)(X, FIRST, SECOND[0])
+        )
 
 
 def test_adding_in_place():
@@ -81,10 +83,10 @@ def test_adding_in_place():
         x[i, 1:] += x[0, :-1].clone()
         return x
 
-    assert_equal_trees(functx.vmap(f)(X, I), loop_vmap(f)(X, I))
+    assert_equal_trees(functx.vmap(f)(X, FIRST), loop_vmap(f)(X, FIRST))
     assert_equal_trees(
-        functx.vmap(functx.vmap(f, (0, None)))(X[:, None], I),
-        loop_vmap(loop_vmap(f, (0, None)))(X[:, None], I),
+        functx.vmap(functx.vmap(f, (0, None)))(X[:, None], FIRST),
+        loop_vmap(loop_vmap(f, (0, None)))(X[:, None], FIRST),
     )
 
 
@@ -96,36 +98,36 @@ def test_derivatives(name):
             return f(x.sin(), i, j).square().sum()
 
         gradient = functx.grad(loss)
-        expected = torch.stack([gradient(*args) for args in zip(X, I, J, strict=True)])
-        assert_equal_trees(functx.vmap(gradient)(X, I, J), expected)
-        whole = functx.grad(lambda x, loss=loss: functx.vmap(loss)(x, I, J).sum())(X)
+        expected = torch.stack([gradient(*args) for args in zip(X, FIRST, SECOND, strict=True)])
+        assert_equal_trees(functx.vmap(gradient)(X, FIRST, SECOND), expected)
+        whole = functx.grad(lambda x, loss=loss: functx.vmap(loss)(x, FIRST, SECOND).sum())(X)
         assert_equal_trees(whole, expected)
 
         def push(x, i, j, loss=loss):
             return functx.jvp(lambda x: loss(x, i, j), (x,), (x,))[1]
 
-        assert_equal_trees(functx.vmap(push)(X, I, J), (expected * X).flatten(1).sum(1))
+        assert_equal_trees(functx.vmap(push)(X, FIRST, SECOND), (expected * X).flatten(1).sum(1))
 
 
 def test_an_outer_index_inside():
     def f(x, i):
         return functx.vmap(lambda row: row[i])(x)
 
-    assert_equal_trees(functx.vmap(f)(X, I), loop_vmap(f)(X, I))
+    assert_equal_trees(functx.vmap(f)(X, FIRST), loop_vmap(f)(X, FIRST))
 
 
 def test_writing_into_what_is_shared():
     shared = torch.zeros(4)
     with pytest.raises(RuntimeError, match="the same for every example"):
-        functx.vmap(lambda i: shared.__setitem__(i, 1.0))(I)
+        functx.vmap(lambda i: shared.__setitem__(i, 1.0))(FIRST)
     assert not shared.any()
 
 
 def test_out_of_range():
-    with pytest.raises(IndexError, match="out of bounds|out of range"):
-        functx.vmap(lambda x, i: x[i])(X, I + 5)
+    with pytest.raises(IndexError, match=r"out of bounds|out of range"):
+        functx.vmap(lambda x, i: x[i])(X, FIRST + 5)
     with pytest.raises(IndexError, match="too many indices"):
-        functx.vmap(lambda x, i: x[0, 0, 0, i])(X, I)
+        functx.vmap(lambda x, i: x[0, 0, 0, i])(X, FIRST)
 
 
 def test_other_indices_are_pytorch_s():
