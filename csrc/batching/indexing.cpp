@@ -181,8 +181,8 @@ int64_t dims_behind_mask(const Batched& self, const IndexList& indices, const Ba
   return self.logical_dim() - prefix - mask.logical_dim();
 }
 
-// Whether `values` is one value, or one for each of the dimensions behind those of the mask: then it
-// does not matter how many elements the mask picks.
+// Whether `values` is one value, or one for each of the dimensions behind those of the mask: then
+// it does not matter how many elements the mask picks.
 bool is_one_value(const Batched& self, const IndexList& indices, const Batched& mask,
                   const Batched& values) {
   return values.logical_dim() <= dims_behind_mask(self, indices, mask) ||

@@ -147,9 +147,9 @@ Batched nonzero_static(const Batched& self, const c10::SymInt& rows, int64_t fil
     columns[d] = rest.remainder(length).masked_fill(positions.lt(0), fill_value);
     rest = rest.div(length, "trunc");
   }
-  return {columns.empty() ? positions.new_empty({batch_size(self), count, 0})
-                          : at::stack(columns, 2),
-          true};
+  return {
+      columns.empty() ? positions.new_empty({batch_size(self), count, 0}) : at::stack(columns, 2),
+      true};
 }
 
 // Numbers may count from the end.
