@@ -1,4 +1,6 @@
 // Distances between rows, and the cross product.
+#include <ATen/ops/triu_indices.h>
+
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -42,6 +44,41 @@ Batched cdist_backward(const Batched& grad, const Batched& x1, const Batched& x2
           true};
 }
 
+// The distances between all pairs of rows are the upper triangle of a matrix: where its elements
+// are in the matrix laid out in a row.
+Tensor upper_triangle(const Tensor& rows) {
+  const int64_t count = rows.size(-2);
+  const Tensor pairs = at::triu_indices(count, count, 1, rows.options().dtype(at::kLong));
+  return pairs.select(0, 0).mul(count).add(pairs.select(0, 1));
+}
+
+Batched pdist_forward(const Batched& self, double p) {
+  if (!self.is_batched) {
+    return {ops::_pdist_forward::call(self.value, p), false};
+  }
+  constexpr int64_t without_product = 2;
+  const Tensor all = ops::_cdist_forward::call(self.value, self.value, p, without_product);
+  return {all.flatten(1).index_select(1, upper_triangle(self.value)), true};
+}
+
+Batched pdist_backward(const Batched& grad, const Batched& self, double p,
+                       const Batched& distances) {
+  const auto size = common_batch_size({&grad, &self, &distances});
+  if (!size) {
+    return {ops::_pdist_backward::call(grad.value, self.value, p, distances.value), false};
+  }
+  const Tensor rows = ensure_batched(self, *size).contiguous();
+  const Tensor places = upper_triangle(rows);
+  const int64_t count = rows.size(1);
+  const auto matrix = [&](const Batched& x) {
+    const Tensor upper = x.value.new_zeros({*size, count * count})
+                             .index_copy(1, places, ensure_batched(x, *size))
+                             .view({*size, count, count});
+    return upper.add(upper.transpose(1, 2)).contiguous();
+  };
+  return {ops::_cdist_backward::call(matrix(grad), rows, rows, p, matrix(distances)), true};
+}
+
 Batched cross(const Batched& self, const Batched& other, int64_t dim) {
   TORCH_CHECK(self.logical_dim() == other.logical_dim(),
               "linalg.cross: inputs must have the same number of dimensions.");
@@ -61,6 +98,8 @@ FUNCTX_RULES(distances) {
                 distance<ops::_cdist_forward, double, std::optional<int64_t>>>();
   batching_rule<ops::_euclidean_dist, distance<ops::_euclidean_dist>>();
   batching_rule<ops::_cdist_backward, cdist_backward>();
+  batching_rule<ops::_pdist_forward, pdist_forward>();
+  batching_rule<ops::_pdist_backward, pdist_backward>();
   batching_rule<ops::linalg_cross, cross>();
 }
 

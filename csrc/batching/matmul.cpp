@@ -17,16 +17,13 @@ void check_ranks(const char* name, const Batched& a, int64_t rank_a, const Batch
 
 Batched mm(const Batched& a, const Batched& b) {
   check_ranks("mm", a, 2, b, 2);
-  if (a.is_batched && !b.is_batched) {
-    // [B, n, k] @ [k, m]: matmul folds the batch into the rows.
-    return {at::matmul(a.value, b.value), true};
+  if (a.is_batched == b.is_batched) {
+    return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
+            a.is_batched};
   }
-  if (!a.is_batched && b.is_batched) {
-    // [n, k] @ [B, k, m] = ([B, m, k] @ [k, n])^T, whose batch folds into the rows as well.
-    return {at::matmul(b.value.transpose(1, 2), a.value.t()).transpose(1, 2), true};
-  }
-  return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
-          a.is_batched};
+  // [B, n, k] @ [k, m]: matmul folds the batch into the rows. [n, k] @ [B, k, m]: one product for
+  // each example, for folded into the columns their results would not be contiguous.
+  return {at::matmul(a.value, b.value), true};
 }
 
 Batched mv(const Batched& a, const Batched& x) {
@@ -70,7 +67,8 @@ Batched bmm(const Batched& a, const Batched& b) {
   const Tensor product = ops::bmm::call(folded, fixed)
                              .unflatten(1, {batch_size(batched), rows.size(2)})
                              .transpose(0, 1);
-  return {a.is_batched ? product : product.transpose(2, 3), true};
+  // Each example has the layout of its own product: somebody may view it.
+  return {(a.is_batched ? product : product.transpose(2, 3)).contiguous(), true};
 }
 
 // beta * self + alpha * product, where `self` broadcasts to `rank` logical dimensions.
