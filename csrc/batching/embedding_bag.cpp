@@ -102,20 +102,19 @@ Results one_by_one(int64_t size, const Call& call) {
   for (int64_t b = 0; b < size; ++b) {
     const auto [output, offset2bag, bag_size, max_indices] = call(b);
     results[0].push_back(output);
-    // Autograd takes the other results for differentiable ones, which integers cannot be.
-    results[1].push_back(offset2bag.detach());
-    results[2].push_back(bag_size.detach());
-    results[3].push_back(max_indices.detach());
+    results[1].push_back(offset2bag);
+    results[2].push_back(bag_size);
+    results[3].push_back(max_indices);
   }
   return {at::stack(results[0]), at::stack(results[1]), at::stack(results[2]),
           at::stack(results[3])};
 }
 
-template <class Op>
 Results embedding_bag(const LevelPtr& level, const Tensor& weight, const Tensor& indices,
                       const Tensor& offsets, bool scale_grad_by_freq, int64_t mode, bool sparse,
                       const std::optional<Tensor>& per_sample_weights, bool include_last_offset,
                       int64_t padding_idx) {
+  using Op = ops::_embedding_bag;
   const Batched table = unwrap_batched(level, weight);
   const Batched picks = unwrap_batched(level, indices);
   const Batched starts = unwrap_batched(level, offsets);
@@ -271,8 +270,9 @@ Tensor per_sample_weights_backward(const LevelPtr& level, const Tensor& grad, co
 }  // namespace
 
 FUNCTX_RULES(embedding_bag) {
-  level_rule<ops::_embedding_bag>(embedding_bag<ops::_embedding_bag>);
-  level_rule<ops::_embedding_bag_forward_only>(embedding_bag<ops::_embedding_bag_forward_only>);
+  level_rule<ops::_embedding_bag>(embedding_bag);
+  // What PyTorch calls for a weight without tape; the value inside may have one.
+  level_rule<ops::_embedding_bag_forward_only>(embedding_bag);
   batching_decomposition<ops::_embedding_bag_backward, embedding_bag_backward>();
   level_rule<ops::_embedding_bag_dense_backward>(embedding_bag_dense_backward);
   level_rule<ops::_embedding_bag_per_sample_weights_backward>(per_sample_weights_backward);
