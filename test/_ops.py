@@ -121,6 +121,16 @@ def _permutations(shape, seed):
     return torch.rand(shape, generator=generator).argsort(-1)
 
 
+def _partitions(total):
+    def make(shape, seed):
+        generator = torch.Generator().manual_seed(500 + seed)
+        cuts = torch.randint(0, total + 1, (*shape[:-1], shape[-1] - 1), generator=generator)
+        ends = torch.zeros((*shape[:-1], 1), dtype=cuts.dtype)
+        return torch.cat([ends, cuts.sort(-1).values, ends + total], -1).diff()
+
+    return make
+
+
 def real(*shape):
     return Arg(shape, _signed, True)
 
@@ -171,6 +181,11 @@ def index(size, *shape):
 
 def permutation(*shape):
     return Arg(shape, _permutations, False)
+
+
+def partition(total, parts):
+    """Lengths of parts, possibly empty, that add up to a total."""
+    return Arg((parts,), _partitions(total), False)
 
 
 def boolean(*shape):

@@ -1,11 +1,12 @@
 """Indexing by numbers, slices and tensors; gather, scatter and their relatives."""
 
 import torch
-from _ops import boolean, index, inplace, integer, op, permutation, positive, real
+from _ops import boolean, index, inplace, integer, op, partition, permutation, positive, real
 from torch.nn import functional as F
 
 X, ROW, SCALAR, CUBE = real(3, 4), real(4), real(), real(3, 2, 4)
 ROWS, COLUMNS = index(3, 2), index(4, 2)
+BAGS = torch.tensor([0, 2, 2, 6])  # the last is the end
 
 BASIC = [
     op("getitem_int", lambda x: x[1], X),
@@ -53,6 +54,53 @@ BY_TENSOR = [
         index(5, 2, 3),
         forward=False,
         forward_over_reverse=False,
+    ),
+    *(
+        op(
+            f"embedding_bag_{mode}",
+            lambda w, i, n, mode=mode: F.embedding_bag(
+                i, w, n.cumsum(-1) - n, mode=mode, padding_idx=1
+            ),
+            real(5, 3),
+            index(5, 6),
+            partition(6, 3),
+            forward=False,
+            forward_over_reverse=False,
+        )
+        for mode in ("sum", "mean", "max")
+    ),
+    op(
+        "embedding_bag_weights",
+        lambda w, i, f: F.embedding_bag(
+            i, w, BAGS, mode="sum", per_sample_weights=f, include_last_offset=True
+        ),
+        real(5, 3),
+        index(5, 6),
+        real(6),
+        forward=False,
+        forward_over_reverse=False,
+    ),
+    op(
+        "embedding_bag_frequency",
+        lambda w, i: F.embedding_bag(i, w, mode="mean", scale_grad_by_freq=True),
+        real(5, 3),
+        index(5, 2, 3),
+        forward=False,
+        forward_over_reverse=False,
+    ),
+    op(
+        "embedding_renorm",
+        lambda w, i: torch.ops.aten.embedding_renorm(w, i, 1.0, 2.0),
+        real(5, 3),
+        index(5, 4),
+        differentiable=False,
+    ),
+    op(
+        "embedding_max_norm",
+        lambda w, i: F.embedding(i, w.clone(), max_norm=1.0),
+        real(5, 3),
+        index(5, 4),
+        differentiable=False,
     ),
     op("searchsorted", torch.searchsorted, positive(4), SCALAR, differentiable=False),
     op("bucketize", torch.bucketize, X, positive(4), differentiable=False),

@@ -20,6 +20,8 @@ PRODUCTS = [
     op("outer", torch.outer, V, W),
     op("mv", torch.mv, A, V),
     op("mm", torch.mm, A, B),
+    op("mm_then_view", lambda a, b: torch.mm(a, b).view(-1), A, B),
+    op("bmm_then_view", lambda a, b: a.bmm(b).view(-1, 4), real(2, 2, 3), real(2, 3, 4)),
     op("mm_transposed", lambda a, b: torch.mm(a.T, b.T), A, real(4, 2)),
     op("bmm", torch.bmm, real(2, 2, 3), real(2, 3, 4)),
     op("matmul_1_1", torch.matmul, V, V),

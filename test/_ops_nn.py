@@ -1,7 +1,7 @@
 """Neural networks: convolutions, pools, normalisations, attention, resampling and losses."""
 
 import torch
-from _ops import boolean, constant, index, op, positive, probability, real
+from _ops import boolean, constant, index, op, partition, positive, probability, real
 from torch.nn import functional as F
 
 SIGNAL, IMAGE = real(2, 2, 7), real(1, 2, 5, 6)
@@ -178,8 +178,34 @@ LOSSES = [
         real(2, 3),
         real(2, 3),
     ),
+    *(
+        op(
+            f"ctc_loss_{name}",
+            lambda x, y, loss=loss: loss(x.log_softmax(-1), y),
+            real(5, 2, 4),
+            targets,
+            forward=False,
+            forward_over_reverse=False,
+        )
+        for name, targets, loss in (
+            ("padded", index(3, 2, 3), lambda x, y: F.ctc_loss(x, y + 1, (5, 4), (2, 3))),
+            ("joined", index(3, 5), lambda x, y: F.ctc_loss(x, y + 1, (5, 4), (2, 3))),
+            ("tensors", index(3, 5), lambda x, y: F.ctc_loss(x, y + 1, *LENGTHS, reduction="none")),
+        )
+    ),
+    op(
+        "ctc_loss_lengths",
+        lambda x, y, n: F.ctc_loss(x.log_softmax(-1), y + 1, LENGTHS[0], n, zero_infinity=True),
+        real(5, 2, 4),
+        index(3, 5),
+        partition(5, 2),
+        forward=False,
+        forward_over_reverse=False,
+    ),
+    op("rrelu_eval", F.rrelu, PREDICTION),
     op("dropout_eval", lambda x: F.dropout(x, 0.5, training=False), PREDICTION),
 ]
+LENGTHS = torch.tensor([5, 4]), torch.tensor([2, 3])  # of inputs and of targets
 WEIGHTS = torch.tensor([0.2, 0.5, 1.5, 1.0], dtype=torch.float64)
 
 OPS = [*CONVOLUTIONS, *POOLS, *NORMALISATIONS, *ATTENTION, *LOSSES]

@@ -1,7 +1,7 @@
 """Reductions, scans, sorting, softmax and norms of vectors."""
 
 import torch
-from _ops import boolean, inplace, integer, op, positive, real
+from _ops import boolean, inplace, integer, op, partition, positive, real
 from torch.nn import functional as F
 
 X, VECTOR, SCALAR, CUBE = real(2, 3), real(4), real(), real(2, 3, 4)
@@ -98,7 +98,31 @@ NORMS = [
     op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1), X, X),
     op("pairwise_distance", F.pairwise_distance, X, X),
     op("cdist", torch.cdist, X, real(4, 3), forward=False, forward_over_reverse=False),
+    *(
+        op(
+            f"pdist_{p}",
+            lambda x, p=p: F.pdist(x, p),
+            real(4, 3),
+            forward=False,
+            forward_over_reverse=False,
+        )
+        for p in (0.0, 1.0, 1.5, 2.0, 3.0, float("inf"))
+    ),
     op("renorm", lambda x: torch.renorm(x, 2, 0, 1.3), X),
+]
+
+SEGMENTS = [
+    op(
+        f"segment_{reduction}",
+        lambda x, n, reduction=reduction, initial=initial: torch.segment_reduce(
+            x, reduction, lengths=n, initial=initial
+        ),
+        real(6, 2),
+        partition(6, 3),
+        forward=False,
+        forward_over_reverse=False,
+    )
+    for reduction, initial in (("sum", 0), ("mean", 0), ("max", -9), ("min", 9), ("prod", 1))
 ]
 
 SOFTMAXES = [
@@ -112,4 +136,4 @@ SOFTMAXES = [
     op("entropy", lambda p: torch.special.entr(p).sum(-1), positive(2, 3)),
 ]
 
-OPS = [*SUMS, *EXTREMA, *SCANS, *NORMS, *SOFTMAXES]
+OPS = [*SUMS, *EXTREMA, *SCANS, *NORMS, *SEGMENTS, *SOFTMAXES]

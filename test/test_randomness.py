@@ -47,6 +47,7 @@ FROM_TENSOR = {
     "dropout": lambda x: F.dropout(x, 0.5),
     "alpha_dropout": lambda x: F.alpha_dropout(x, 0.5, training=True),
     "dropout2d": lambda x: F.dropout2d(x[:, None, None, None].expand(SIZE, 1, 2, 2), 0.5),
+    "feature_alpha_dropout": lambda x: F.feature_alpha_dropout(x[:, None, None] + 1, 0.5, True),
     "rrelu": lambda x: F.rrelu(-x, 0.1, 0.9, training=True),
     "gumbel_softmax": lambda x: F.gumbel_softmax(x),
     "dropout_module": lambda x: torch.nn.Dropout(0.5)(x),
@@ -98,6 +99,42 @@ def test_same(name, batched):
     assert draws.shape == (BATCH, *expected_shape)
     assert_close(draws, draws[:1].expand_as(draws), rtol=0, atol=0)
     assert draws[0].unique().numel() > 1
+
+
+# Composed of other operators under vmap than outside.
+COMPOSED = {
+    "dropout": lambda x: F.dropout(x, 0.3),
+    "dropout2d": lambda x: F.dropout2d(x[None], 0.3),
+    "dropout_all": lambda x: F.dropout2d(x[None], 1.0),
+    "dropout2d_": lambda x: F.dropout2d(x[None].clone(), 0.3, inplace=True),
+    "alpha_dropout": lambda x: F.alpha_dropout(x, 0.3, training=True),
+    "feature_alpha_dropout": lambda x: F.feature_alpha_dropout(x, 0.3, training=True),
+    "rrelu": lambda x: F.rrelu(x, 0.1, 0.9, training=True),
+    "rrelu_": lambda x: F.rrelu(x.clone(), 0.1, 0.9, training=True, inplace=True),
+    "rrelu_with_noise": lambda x: torch.ops.aten.rrelu_with_noise(
+        x, torch.empty_like(x), 0.1, 0.9, True
+    ),
+    "rrelu_with_noise_functional": lambda x: torch.ops.aten.rrelu_with_noise_functional(
+        x, torch.empty_like(x), 0.1, 0.9, True
+    ),
+    "rrelu_gradient": lambda x: functx.vjp(lambda y: F.rrelu(y, 0.1, 0.9, True), x)[1](x)[0],
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_same_is_what_a_loop_draws_that_is_seeded_anew(name):
+    x = randn(BATCH, 6, 5, 4)
+    examples = []
+    for example in x:
+        torch.manual_seed(3)
+        examples.append(COMPOSED[name](example))
+    torch.manual_seed(3)
+    draws = functx.vmap(COMPOSED[name], randomness="same")(x)
+    if isinstance(draws, tuple):
+        examples = [torch.stack(column) for column in zip(*examples, strict=True)]
+        assert_close(draws, tuple(examples))
+    else:
+        assert_close(draws, torch.stack(examples))
 
 
 @each

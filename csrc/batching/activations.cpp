@@ -69,7 +69,7 @@ void all_along_dim() {
 }  // namespace
 
 FUNCTX_RULES(activations) {
-  pointwise<ops::_prelu_kernel, ops::_prelu_kernel_backward>();
+  pointwise<ops::_prelu_kernel, ops::_prelu_kernel_backward, ops::rrelu_with_noise_backward>();
   along_dims<ops::_safe_softmax, ops::glu>();
   all_along_dim<ops::_softmax_backward_data, ops::_log_softmax_backward_data, ops::glu_backward,
                 ops::glu_jvp, ops::glu_backward_jvp>();

@@ -23,10 +23,17 @@ bool may_have_library_rule(const c10::OperatorHandle& op) {
          !op.operator_name().name.starts_with("aten::");
 }
 
+// A rule of ours for this very operator.
+BoxedBatchingRule find_own_rule(const c10::OperatorHandle& op) {
+  const auto found = rules().find(op.operator_name());
+  return found == rules().end() ? nullptr : found->second;
+}
+
 bool is_pointwise(const c10::OperatorHandle& op) { return op.hasTag(at::Tag::pointwise); }
 
 void batch(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
-  if (may_have_library_rule(op) && library_rules(op, level, stack)) {
+  if (find_own_rule(op) == nullptr && may_have_library_rule(op) &&
+      library_rules(op, level, stack)) {
     return;
   }
   const BoxedBatchingRule rule = find_boxed_batching_rule(op);
@@ -51,9 +58,8 @@ void boxed_batching_rule(std::initializer_list<const char*> names, BoxedBatching
 }
 
 BoxedBatchingRule find_boxed_batching_rule(const c10::OperatorHandle& op) {
-  const auto found = rules().find(op.operator_name());
-  if (found != rules().end()) {
-    return found->second;
+  if (const BoxedBatchingRule rule = find_own_rule(op)) {
+    return rule;
   }
   // A pointwise operator treats what it writes to as an operand: right in place, wrong for `out=`.
   if (is_pointwise(op) && !traits_of(op).has_out) {

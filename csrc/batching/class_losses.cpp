@@ -245,74 +245,6 @@ Tensor multilabel_margin_loss_backward(const LevelPtr& level, const Tensor& grad
   return make_batched(level, {rows.unfold(result), true});
 }
 
-// --- connectionist temporal classification
-// ----------------------------------------------------------
-
-std::vector<int64_t> repeat(at::IntArrayRef lengths, int64_t times) {
-  std::vector<int64_t> repeated;
-  for (int64_t i = 0; i < times; ++i) {
-    repeated.insert(repeated.end(), lengths.begin(), lengths.end());
-  }
-  return repeated;
-}
-
-// log_probs [T, N, C] and targets [N, S]. Targets one behind the other, [sum of lengths], go by the
-// loop.
-bool is_ctc_loss(const Tensor& log_probs, const Tensor& targets) {
-  return log_probs.dim() == 3 && targets.dim() == 2 && log_probs.size(1) == targets.size(0);
-}
-
-std::tuple<Tensor, Tensor> ctc_loss(const LevelPtr& level, const Tensor& log_probs,
-                                    const Tensor& targets, at::IntArrayRef input_lengths,
-                                    at::IntArrayRef target_lengths, int64_t blank,
-                                    bool zero_infinity) {
-  const Batched scores = unwrap_batched(level, log_probs);
-  const Batched labels = unwrap_batched(level, targets);
-  using Op = ops::_ctc_loss;
-  if (!detail::any_batched(scores, labels)) {
-    auto [loss, alpha] =
-        Op::call(scores.value, labels.value, input_lengths, target_lengths, blank, zero_infinity);
-    return {make_batched(level, {loss, false}), make_batched(level, {alpha, false})};
-  }
-  if (!is_ctc_loss(log_probs, targets)) {
-    return by_loop<Op>(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity);
-  }
-  const int64_t size = level->batch_size;
-  auto [loss, alpha] =
-      Op::call(fold_batch_into(ensure_batched(scores, size), 1), fold_items(labels, size),
-               repeat(input_lengths, size), repeat(target_lengths, size), blank, zero_infinity);
-  return {make_batched(level, {unfold_items(loss, size), true}),
-          make_batched(level, {unfold_items(alpha, size), true})};
-}
-
-Tensor ctc_loss_backward(const LevelPtr& level, const Tensor& grad, const Tensor& log_probs,
-                         const Tensor& targets, at::IntArrayRef input_lengths,
-                         at::IntArrayRef target_lengths, const Tensor& loss, const Tensor& alpha,
-                         int64_t blank, bool zero_infinity) {
-  const Batched grads = unwrap_batched(level, grad);
-  const Batched scores = unwrap_batched(level, log_probs);
-  const Batched labels = unwrap_batched(level, targets);
-  const Batched losses = unwrap_batched(level, loss);
-  const Batched alphas = unwrap_batched(level, alpha);
-  using Op = ops::_ctc_loss_backward;
-  if (!detail::any_batched(grads, scores, labels, losses, alphas)) {
-    return make_batched(
-        level, {Op::call(grads.value, scores.value, labels.value, input_lengths, target_lengths,
-                         losses.value, alphas.value, blank, zero_infinity),
-                false});
-  }
-  if (!is_ctc_loss(log_probs, targets)) {
-    return by_loop<Op>(grad, log_probs, targets, input_lengths, target_lengths, loss, alpha, blank,
-                       zero_infinity);
-  }
-  const int64_t size = level->batch_size;
-  const Tensor result =
-      Op::call(fold_items(grads, size), fold_batch_into(ensure_batched(scores, size), 1),
-               fold_items(labels, size), repeat(input_lengths, size), repeat(target_lengths, size),
-               fold_items(losses, size), fold_items(alphas, size), blank, zero_infinity);
-  return make_batched(level, {unfold_batch_from(result, 1, size), true});
-}
-
 }  // namespace
 
 FUNCTX_RULES(class_losses) {
@@ -324,8 +256,6 @@ FUNCTX_RULES(class_losses) {
   level_rule<ops::multi_margin_loss_backward>(multi_margin_loss_backward);
   level_rule<ops::multilabel_margin_loss_forward>(multilabel_margin_loss_forward);
   level_rule<ops::multilabel_margin_loss_backward>(multilabel_margin_loss_backward);
-  level_rule<ops::_ctc_loss>(ctc_loss);
-  level_rule<ops::_ctc_loss_backward>(ctc_loss_backward);
 }
 
 }  // namespace functx

@@ -1,13 +1,23 @@
-// Rows of a table by number, and their gradient.
+// Rows of a table by number, their gradient and their norms.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/stack.h>
 
+#include "batching/by_loop.h"
 #include "batching/dims.h"
 #include "batching/rows.h"
 #include "batching/rule.h"
 
 namespace functx {
 namespace {
+
+// The indices [B, ..] of one long table, in which each example has its own rows.
+Tensor in_folded_table(const Batched& indices, int64_t size, const c10::SymInt& rows) {
+  const Tensor each = ensure_batched(indices, size);
+  std::vector<int64_t> shape(each.dim(), 1);
+  shape[0] = size;
+  const Tensor first = at::arange(size, each.options().dtype(at::kLong)).view(shape);
+  return each.add(first.mul(rows.guard_int(__FILE__, __LINE__)));
+}
 
 bool is_tracked(const Tensor& value) { return value.requires_grad() || as_wrapper(value); }
 
@@ -28,7 +38,9 @@ Batched embedding(const Batched& weight, const Batched& indices, c10::SymInt pad
   const auto call = [&](const Tensor& table, const Tensor& rows) {
     return ops::embedding::call(table, rows, padding_idx, scale_grad_by_freq, sparse);
   };
-  if (!weight.is_batched) {
+  const bool tracks_frequency =
+      scale_grad_by_freq && indices.is_batched && is_tracked(weight.value);
+  if (!weight.is_batched && !tracks_frequency) {
     return {call(weight.value, indices.value), indices.is_batched};
   }
   TORCH_CHECK(weight.logical_dim() == 2, "'weight' must be 2-D");
@@ -36,9 +48,10 @@ Batched embedding(const Batched& weight, const Batched& indices, c10::SymInt pad
   if (!is_tracked(weight.value) || (padding_idx < 0 && !scale_grad_by_freq && !sparse)) {
     return {rows_of_tables(weight.value, indices), true};
   }
+  const auto size = common_batch_size({&weight, &indices});
   std::vector<Tensor> examples;
-  for (int64_t b = 0; b < batch_size(weight); ++b) {
-    examples.push_back(call(weight.value.select(0, b),
+  for (int64_t b = 0; b < *size; ++b) {
+    examples.push_back(call(weight.is_batched ? weight.value.select(0, b) : weight.value,
                             indices.is_batched ? indices.value.select(0, b) : indices.value));
   }
   return {at::stack(examples), true};
@@ -55,18 +68,52 @@ Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c1
                                                               padding_idx, scale_grad_by_freq);
     return {grad.is_batched ? unfold_batch_from(result, 1, *size) : result, grad.is_batched};
   }
-  // One long table, in which each example has its own rows.
-  at::DimVector shape(indices.value.dim(), 1);
-  shape[0] = *size;
-  const Tensor first = at::arange(*size, indices.value.options().dtype(at::kLong))
-                           .view(shape)
-                           .mul(rows.guard_int(__FILE__, __LINE__));
   const Tensor is_padding = indices.value.eq(padding_idx.guard_int(__FILE__, __LINE__));
   const Tensor grads =
       ensure_batched(grad, *size).masked_fill(is_padding.unsqueeze(-1), 0).contiguous();
-  const Tensor result = ops::embedding_dense_backward::call(grads, indices.value.add(first),
-                                                            rows * *size, -1, scale_grad_by_freq);
+  const Tensor result = ops::embedding_dense_backward::call(
+      grads, in_folded_table(indices, *size, rows), rows * *size, -1, scale_grad_by_freq);
   return {result.unflatten(0, {*size, -1}), true};
+}
+
+// Scales rows down to a norm: one long table of all tables. Rows do not depend on each other and
+// scaling them again changes nothing, so a table that all examples share can take it too.
+Tensor& embedding_renorm_(const LevelPtr& level, Tensor& self, const Tensor& indices,
+                          double max_norm, double norm_type) {
+  using Op = ops::embedding_renorm_;
+  Batched table = unwrap_batched(level, self);
+  const Batched picks = unwrap_batched(level, indices);
+  TORCH_CHECK(self.dim() == 2, "'self' must be 2-D");
+  if (!table.is_batched) {
+    Op::call(table.value, picks.value.contiguous(), max_norm, norm_type);
+    return self;
+  }
+  const int64_t size = level->batch_size;
+  const Tensor rows = in_folded_table(picks, size, self.sym_size(0));
+  if (table.value.is_contiguous()) {
+    Tensor folded = table.value.view_symint({-1, self.sym_size(1)});
+    Op::call(folded, rows, max_norm, norm_type);
+  } else {
+    const Tensor folded =
+        ops::embedding_renorm::call(table.value.flatten(0, 1), rows, max_norm, norm_type);
+    table.value.copy_(folded.view_symint(table.value.sym_sizes()));
+  }
+  return self;
+}
+
+Batched embedding_renorm(const Batched& self, const Batched& indices, double max_norm,
+                         double norm_type) {
+  TORCH_CHECK(self.logical_dim() == 2, "'self' must be 2-D");
+  using Op = ops::embedding_renorm;
+  const auto size = common_batch_size({&self, &indices});
+  if (!size) {
+    return {Op::call(self.value, indices.value, max_norm, norm_type), false};
+  }
+  const Tensor tables = ensure_batched(self, *size);
+  const Tensor result =
+      Op::call(tables.flatten(0, 1), in_folded_table(indices, *size, tables.sym_size(1)), max_norm,
+               norm_type);
+  return {result.view_symint(tables.sym_sizes()), true};
 }
 
 Batched one_hot(const Batched& self, int64_t classes) {
@@ -81,6 +128,8 @@ Batched one_hot(const Batched& self, int64_t classes) {
 
 FUNCTX_RULES(embedding) {
   batching_rule<ops::one_hot, one_hot>();
+  level_rule<ops::embedding_renorm_>(embedding_renorm_);
+  batching_rule<ops::embedding_renorm, embedding_renorm>();
   batching_rule<ops::embedding, embedding>();
   batching_rule<ops::embedding_dense_backward, embedding_dense_backward>();
 }

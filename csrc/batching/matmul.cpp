@@ -18,16 +18,13 @@ void check_ranks(const char* name, const Batched& a, int64_t rank_a, const Batch
 
 Batched mm(const Batched& a, const Batched& b) {
   check_ranks("mm", a, 2, b, 2);
-  if (a.is_batched && !b.is_batched) {
-    // [B, n, k] @ [k, m]: matmul folds the batch into the rows.
-    return {at::matmul(a.value, b.value), true};
+  if (a.is_batched == b.is_batched) {
+    return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
+            a.is_batched};
   }
-  if (!a.is_batched && b.is_batched) {
-    // [n, k] @ [B, k, m] = ([B, m, k] @ [k, n])^T, whose batch folds into the rows as well.
-    return {at::matmul(b.value.transpose(1, 2), a.value.t()).transpose(1, 2), true};
-  }
-  return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
-          a.is_batched};
+  // [B, n, k] @ [k, m]: matmul folds the batch into the rows. [n, k] @ [B, k, m]: one product for
+  // each example, for folded into the columns their results would not be contiguous.
+  return {at::matmul(a.value, b.value), true};
 }
 
 Batched mv(const Batched& a, const Batched& x) {
@@ -89,16 +86,22 @@ Batched bmm(const Batched& a, const Batched& b) {
   if (a.is_batched && b.is_batched) {
     return {at::matmul(a.value, b.value), true};
   }
+  const Batched& batched = a.is_batched ? a : b;
+  const Batched& shared = a.is_batched ? b : a;
+  if (shared.value.numel() * batch_size(batched) <= batched.value.numel()) {
+    // To spread the smaller side over the examples is cheaper than to fold the larger.
+    return {at::matmul(a.value, b.value), true};
+  }
   // One side [B, n, i, k], the other [n, k, j]: the batch joins i, so that each of the n matrices
   // that are the same for every example is read once.
-  const Batched& batched = a.is_batched ? a : b;
   const Tensor rows = a.is_batched ? a.value : b.value.transpose(2, 3);
   const Tensor fixed = a.is_batched ? b.value : a.value.transpose(1, 2);
   const Tensor folded = rows.transpose(0, 1).flatten(1, 2);
   const Tensor product = ops::bmm::call(folded, fixed)
                              .unflatten(1, {batch_size(batched), rows.size(2)})
                              .transpose(0, 1);
-  return {a.is_batched ? product : product.transpose(2, 3), true};
+  // Each example as its own product would lie in memory: somebody may view it.
+  return {(a.is_batched ? product : product.transpose(2, 3)).contiguous(), true};
 }
 
 // beta * self + alpha * product, where `self` broadcasts to `rank` logical dimensions.
@@ -110,7 +113,8 @@ Batched add_product(const Batched& self, Batched product, int64_t rank, const at
   if (beta.equal(0)) {
     return product;
   }
-  return {ops::add_Tensor::call(product.value, align_rank(self, rank), beta),
+  // Contiguous, so that the sum has the layout of the product: somebody may view an example of it.
+  return {ops::add_Tensor::call(product.value, align_rank(self, rank).contiguous(), beta),
           self.is_batched || product.is_batched};
 }
 

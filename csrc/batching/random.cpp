@@ -19,6 +19,11 @@ bool is_deterministic(const c10::OperatorHandle& op) {
          name == "aten::_fill_mem_eff_dropout_mask_" || name == "rngprims::philox_rand";
 }
 
+// These are composed of others, like the composite operators (random_composites.cpp).
+bool is_composed(const c10::OperatorHandle& op) {
+  return traits_of(op).is_composite || op.schema().name().starts_with("aten::rrelu_with_noise");
+}
+
 // Attention and recurrent operators that drop elements on the way: their rules are elsewhere.
 bool drops_inside(const c10::OperatorHandle& op) {
   return op.schema().argumentIndexWithName("dropout_p").has_value() ||
@@ -80,7 +85,7 @@ FUNCTX_RULES(random_operators) {
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const auto& name : dispatcher.getAllOpNames()) {
     const auto op = dispatcher.findSchema(name);
-    if (!op || !op->hasTag(at::Tag::nondeterministic_seeded) || traits_of(*op).is_composite ||
+    if (!op || !op->hasTag(at::Tag::nondeterministic_seeded) || is_composed(*op) ||
         is_deterministic(*op)) {
       continue;
     }

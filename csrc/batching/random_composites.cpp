@@ -3,6 +3,7 @@
 // composed of operators that return what they draw.
 #include <cmath>
 
+#include "batching/by_loop.h"
 #include "batching/random.h"
 #include "batching/rule.h"
 
@@ -33,10 +34,16 @@ struct RandomComposite<Op, decomposition, Result(Args...)> {
 
  private:
   // The family of dropout: input, share, train.
-  static bool draws_numbers(const Tensor&, double p, bool train) { return train && p != 0; }
-  // rrelu.
+  static bool draws_numbers(const Tensor&, double p, bool train) {
+    return train && p != 0 && p != 1;
+  }
+  // rrelu, and with the tensor that receives the noise.
   static bool draws_numbers(const Tensor&, const at::Scalar&, const at::Scalar&, bool training,
                             const std::optional<at::Generator>&) {
+    return training;
+  }
+  static bool draws_numbers(const Tensor&, const Tensor&, const at::Scalar&, const at::Scalar&,
+                            bool training, const std::optional<at::Generator>&) {
     return training;
   }
   // Attention.
@@ -64,11 +71,10 @@ Tensor keep(const Tensor& input, double p, bool per_channel) {
                 input.dim());
     std::fill(size.begin() + 2, size.end(), c10::SymInt(1));
   }
-  return ops::bernoulli::call(
-      ops::full::call(size, 1 - p, input.scalar_type(), input.layout(), input.device(), {}), {});
+  const Tensor shaped = ops::empty_memory_format::call(size, input.scalar_type(), input.layout(),
+                                                       input.device(), {}, {});
+  return ops::bernoulli_p::call(shaped, 1 - p, {});
 }
-
-double scale_of_kept(double p) { return p == 1 ? 0 : 1 / (1 - p); }
 
 // Fused where a kernel does all at once, as PyTorch chooses: on the CPU it would multiply by a mask
 // of another type, which is slower.
@@ -76,7 +82,7 @@ Tensor dropout(const Tensor& input, double p, bool) {
   if (!input.is_cpu()) {
     return std::get<0>(ops::native_dropout::call(input, p, true));
   }
-  return input.mul(ops::bernoulli_p::call(input.detach(), 1 - p, {}).mul(scale_of_kept(p)));
+  return input.mul(ops::bernoulli_p::call(input.detach(), 1 - p, {}).div(1 - p));
 }
 
 Tensor& dropout_(Tensor& self, double p, bool train) {
@@ -85,11 +91,11 @@ Tensor& dropout_(Tensor& self, double p, bool train) {
 }
 
 Tensor feature_dropout(const Tensor& input, double p, bool) {
-  return input.mul(keep(input, p, true).mul(scale_of_kept(p)));
+  return input.mul(keep(input, p, true).div(1 - p));
 }
 
 Tensor& feature_dropout_(Tensor& self, double p, bool) {
-  return self.mul_(keep(self, p, true).mul(scale_of_kept(p)));
+  return self.mul_(keep(self, p, true).div(1 - p));
 }
 
 // Dropout to the value at which selu saturates, then the affine map that restores mean and variance
@@ -102,7 +108,7 @@ struct Affine {
 Affine alpha_dropout_map(const Tensor& input, double p, bool per_channel) {
   constexpr double saturation = -1.7580993408473766;
   const Tensor kept = keep(input, p, per_channel);
-  const double scale = p == 1 ? 0 : 1 / std::sqrt((1 - p) * (1 + p * saturation * saturation));
+  const double scale = 1 / std::sqrt((1 - p) * (1 + p * saturation * saturation));
   return {kept.mul(scale), ops::rsub_Scalar::call(kept, 1 - p, 1).mul(scale * saturation)};
 }
 
@@ -118,16 +124,76 @@ Tensor& alpha_dropout_(Tensor& self, double p, bool) {
   return self.mul_(map.factor).add_(map.term);
 }
 
-Tensor rrelu(const Tensor& self, const at::Scalar& lower, const at::Scalar& upper, bool,
-             std::optional<at::Generator> generator) {
-  const Tensor slopes =
-      ops::uniform::call(self.detach(), lower.toDouble(), upper.toDouble(), std::move(generator));
-  return self.mul(slopes).where(self.le(0), self);
+// What rrelu multiplies by: one random slope after the other for the elements that are not
+// positive, which a CPU draws in double precision.
+Tensor slopes(const Tensor& self, const at::Scalar& lower, const at::Scalar& upper,
+              std::optional<at::Generator> generator) {
+  const Tensor is_sloped = self.le(0);
+  const Tensor shaped = ops::empty_memory_format::call({self.sym_numel()}, at::kDouble,
+                                                       self.layout(), self.device(), {}, {});
+  const Tensor drawn =
+      ops::uniform::call(shaped, lower.toDouble(), upper.toDouble(), std::move(generator));
+  const Tensor order = is_sloped.flatten().cumsum(0).sub(1).clamp_min(0);
+  return drawn.gather(0, order)
+      .view_symint(self.sym_sizes())
+      .to(self.scalar_type())
+      .masked_fill(is_sloped.logical_not(), 1);
 }
 
-Tensor& rrelu_(Tensor& self, const at::Scalar& lower, const at::Scalar& upper, bool training,
+Tensor rrelu(const Tensor& self, const at::Scalar& lower, const at::Scalar& upper, bool,
+             std::optional<at::Generator> generator) {
+  return self.mul(slopes(self.detach(), lower, upper, std::move(generator)));
+}
+
+Tensor& rrelu_(Tensor& self, const at::Scalar& lower, const at::Scalar& upper, bool,
                std::optional<at::Generator> generator) {
-  return self.copy_(rrelu(self, lower, upper, training, std::move(generator)));
+  return self.mul_(slopes(self.detach(), lower, upper, std::move(generator)));
+}
+
+Tensor rrelu_with_noise(const Tensor& self, Tensor& noise, const at::Scalar& lower,
+                        const at::Scalar& upper, bool, std::optional<at::Generator> generator) {
+  noise.copy_(slopes(self.detach(), lower, upper, std::move(generator)));
+  return self.mul(noise.clone());
+}
+
+Tensor& rrelu_with_noise_(Tensor& self, Tensor& noise, const at::Scalar& lower,
+                          const at::Scalar& upper, bool, std::optional<at::Generator> generator) {
+  noise.copy_(slopes(self.detach(), lower, upper, std::move(generator)));
+  return self.mul_(noise.clone());
+}
+
+std::tuple<Tensor, Tensor> rrelu_with_noise_functional(const Tensor& self, const Tensor&,
+                                                       const at::Scalar& lower,
+                                                       const at::Scalar& upper, bool,
+                                                       std::optional<at::Generator> generator) {
+  const Tensor noise = slopes(self.detach(), lower, upper, std::move(generator));
+  return {self.mul(noise), noise};
+}
+
+// ---- in evaluation mode -------------------------------------------------------------------------
+
+at::Scalar middle(const at::Scalar& lower, const at::Scalar& upper) {
+  return (lower.toDouble() + upper.toDouble()) / 2;
+}
+
+Tensor leaky(const LevelPtr& level, const Tensor& self, Tensor&, const at::Scalar& lower,
+             const at::Scalar& upper, bool, std::optional<at::Generator>) {
+  return ops::leaky_relu::call(detail::without_tape(level, self), middle(lower, upper));
+}
+
+Tensor& leaky_(const LevelPtr& level, Tensor& self, Tensor&, const at::Scalar& lower,
+               const at::Scalar& upper, bool, std::optional<at::Generator>) {
+  Tensor value = unwrap_batched(level, self).value;
+  ops::leaky_relu_::call(value, middle(lower, upper));
+  return self;
+}
+
+std::tuple<Tensor, Tensor> leaky_functional(const LevelPtr& level, const Tensor& self,
+                                            const Tensor& noise, const at::Scalar& lower,
+                                            const at::Scalar& upper, bool,
+                                            std::optional<at::Generator>) {
+  return {ops::leaky_relu::call(detail::without_tape(level, self), middle(lower, upper)),
+          detail::without_tape(level, noise).clone()};
 }
 
 // A mask as a term that is added to the scores.
@@ -148,6 +214,12 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value,
       enable_gqa));
 }
 
+FUNCTX_RULES(rrelu_in_evaluation) {
+  level_rule<ops::rrelu_with_noise>(leaky);
+  level_rule<ops::rrelu_with_noise_>(leaky_);
+  level_rule<ops::rrelu_with_noise_functional>(leaky_functional);
+}
+
 FUNCTX_RULES(random_composites) {
   random_composite<ops::dropout, dropout>();
   random_composite<ops::dropout_, dropout_>();
@@ -159,6 +231,9 @@ FUNCTX_RULES(random_composites) {
   random_composite<ops::feature_alpha_dropout_, alpha_dropout_<true>>();
   random_composite<ops::rrelu, rrelu>();
   random_composite<ops::rrelu_, rrelu_>();
+  random_composite<ops::rrelu_with_noise, rrelu_with_noise>();
+  random_composite<ops::rrelu_with_noise_, rrelu_with_noise_>();
+  random_composite<ops::rrelu_with_noise_functional, rrelu_with_noise_functional>();
   random_composite<ops::scaled_dot_product_attention, attention>();
 }
 

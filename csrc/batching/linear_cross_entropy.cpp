@@ -1,0 +1,110 @@
+// PyTorch's chunked linear_cross_entropy: custom operators, since 2.13, that are written in Python
+// and reuse buffers from chunk to chunk. Under vmap they are a linear layer and a cross entropy.
+#include <ATen/Operators.h>
+#include <ATen/core/Reduction.h>
+
+#include "batching/boxed_rules.h"
+#include "core/keys.h"
+#include "core/operands.h"
+#include "core/registry.h"
+#include "core/torch_func.h"
+
+namespace functx {
+namespace {
+
+namespace ops = at::_ops;
+using torch::jit::Stack;
+
+// The leading arguments of both operators, in the dtype that they accumulate in.
+struct Layer {
+  Layer(const Stack& arguments, at::ScalarType acc_dtype)
+      : input(arguments[0].toTensor().to(acc_dtype)),
+        linear_weight(arguments[1].toTensor().to(acc_dtype)),
+        target(arguments[2].toTensor()),
+        linear_bias(cast(arguments[3], acc_dtype)),
+        class_weight(cast(arguments[4], acc_dtype)) {
+    if (class_weight.has_value()) {
+      class_weight = class_weight->detach();  // the operators have no gradient for it
+    }
+  }
+
+  static std::optional<Tensor> cast(const c10::IValue& argument, at::ScalarType dtype) {
+    return argument.isNone() ? std::nullopt : std::make_optional(argument.toTensor().to(dtype));
+  }
+
+  Tensor log_probabilities() const {
+    return ops::linear::call(input, linear_weight, linear_bias).log_softmax(-1);
+  }
+
+  Tensor input;
+  Tensor linear_weight;
+  Tensor target;
+  std::optional<Tensor> linear_bias;
+  std::optional<Tensor> class_weight;
+};
+
+// (loss, and what its gradient is where that is asked for); PyTorch's backward pass only scales it.
+void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack* stack) {
+  Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+  for (auto& argument : arguments) {
+    argument = without_tape(level, argument);
+  }
+  const auto dtype = arguments[0].toTensor().scalar_type();
+  const Layer layer(arguments, arguments[10].toScalarType());
+  const std::string& reduction_name = arguments[5].toStringRef();
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      (reduction_name == "mean" || reduction_name == "sum") && arguments[7].toDouble() == 0,
+      "linear_cross_entropy: only a mean or a sum can be chunked, and no label smoothing");
+  const int64_t reduction = reduction_name == "mean" ? at::Reduction::Mean : at::Reduction::Sum;
+  const c10::SymInt ignore_index = arguments[6].toSymInt();
+  const Tensor scores = layer.log_probabilities();
+  const auto [loss, total] = ops::nll_loss_forward::call(scores, layer.target, layer.class_weight,
+                                                         reduction, ignore_index);
+  stack->emplace_back(loss.to(dtype));
+  const bool wants_input = arguments[12].toBool();
+  const bool wants_weight = arguments[13].toBool();
+  const bool wants_bias = arguments[14].toBool();
+  Tensor grad;
+  if (wants_input || wants_weight || wants_bias) {
+    const Tensor grad_scores =
+        ops::nll_loss_backward::call(loss.new_ones({}), scores, layer.target, layer.class_weight,
+                                     reduction, ignore_index, total);
+    grad = ops::_log_softmax_backward_data::call(grad_scores, scores, -1, scores.scalar_type());
+  }
+  const auto push = [&](bool is_wanted, const auto& compute, at::IntArrayRef empty_size) {
+    stack->emplace_back((is_wanted ? compute() : loss.new_empty(empty_size)).to(dtype));
+  };
+  push(wants_input, [&] { return grad.mm(layer.linear_weight); }, {0, 0});
+  push(wants_weight, [&] { return grad.t().mm(layer.input); }, {0, 0});
+  push(wants_bias, [&] { return grad.sum(0); }, {0});
+}
+
+// A loss for each row. PyTorch's backward pass writes into buffers that know of no batch, so this
+// decomposes before a tape records.
+void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const size_t count = op.schema().arguments().size();
+  Wrapper* top = Operands::of_stack(*stack, count).top();
+  if (top == nullptr || top->level()->transform != Transform::Vmap ||
+      yields_to_torch_func(*top->level(), keys)) {
+    run_boxed(traits_of(op), keys, stack);
+    return;
+  }
+  check_alive(*top);
+  const Stack arguments = torch::jit::pop(*stack, count);
+  const Layer layer(arguments, arguments[8].toScalarType());
+  const Tensor losses =
+      ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
+                             at::Reduction::None, arguments[5].toSymInt());
+  stack->emplace_back(losses.to(arguments[0].toTensor().scalar_type()));
+}
+
+// PyTorch defines the operators when the function is first called: later than this.
+FUNCTX_RULES(linear_cross_entropy) {
+  boxed_batching_rule({"torch_nn::_linear_cross_entropy_batch_chunked"}, with_gradients);
+  const c10::OperatorName name("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", "");
+  claim(name, Coverage::Decomposition);
+  register_kernel(name, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&row_by_row>());
+}
+
+}  // namespace
+}  // namespace functx
