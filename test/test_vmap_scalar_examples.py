@@ -9,31 +9,13 @@ from torch.nn import functional as F
 import functx
 
 WITH_KEEPDIM = {
-    name: getattr(torch, name)
-    for name in [
-        "all",
-        "amax",
-        "amin",
-        "any",
-        "argmax",
-        "argmin",
-        "logsumexp",
-        "max",
-        "mean",
-        "median",
-        "min",
-        "mode",
-        "nanmean",
-        "nanmedian",
-        "nansum",
-        "norm",
-        "prod",
-        "std",
-        "std_mean",
-        "sum",
-        "var",
-        "var_mean",
-    ]
+    f.__name__: f
+    for f in (
+        *(torch.all, torch.amax, torch.amin, torch.any, torch.argmax, torch.argmin, torch.logsumexp),
+        *(torch.max, torch.mean, torch.median, torch.min, torch.mode, torch.nanmean),
+        *(torch.nanmedian, torch.nansum, torch.norm, torch.prod, torch.std, torch.std_mean),
+        *(torch.sum, torch.var, torch.var_mean),
+    )
 }
 WITH_KEEPDIM["aminmax"] = lambda x, dim, keepdim: torch.aminmax(x, dim=dim, keepdim=keepdim)
 WITH_KEEPDIM["kthvalue"] = lambda x, dim, keepdim: torch.kthvalue(x, 1, dim, keepdim)
@@ -47,22 +29,8 @@ for order in (0, 0.5, 1, 2, 3, float("inf"), -float("inf")):
         x, order, dim, keepdim
     )
 OF_DIM_LISTS = [
-    "all",
-    "amax",
-    "amin",
-    "any",
-    "logsumexp",
-    "mean",
-    "nansum",
-    "norm",
-    "std",
-    "std_mean",
-    "sum",
-    "var",
-    "var_mean",
-    "vector_norm_2",
-    "vector_norm_inf",
-    "norm_1",
+    *("all", "amax", "amin", "any", "logsumexp", "mean", "nansum", "norm", "std", "std_mean", "sum"),
+    *("var", "var_mean", "vector_norm_2", "vector_norm_inf", "norm_1"),
 ]
 
 INDEX = torch.tensor(0)
