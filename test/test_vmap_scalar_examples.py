@@ -11,7 +11,15 @@ import functx
 WITH_KEEPDIM = {
     f.__name__: f
     for f in (
-        *(torch.all, torch.amax, torch.amin, torch.any, torch.argmax, torch.argmin, torch.logsumexp),
+        *(
+            torch.all,
+            torch.amax,
+            torch.amin,
+            torch.any,
+            torch.argmax,
+            torch.argmin,
+            torch.logsumexp,
+        ),
         *(torch.max, torch.mean, torch.median, torch.min, torch.mode, torch.nanmean),
         *(torch.nanmedian, torch.nansum, torch.norm, torch.prod, torch.std, torch.std_mean),
         *(torch.sum, torch.var, torch.var_mean),
@@ -29,7 +37,19 @@ for order in (0, 0.5, 1, 2, 3, float("inf"), -float("inf")):
         x, order, dim, keepdim
     )
 OF_DIM_LISTS = [
-    *("all", "amax", "amin", "any", "logsumexp", "mean", "nansum", "norm", "std", "std_mean", "sum"),
+    *(
+        "all",
+        "amax",
+        "amin",
+        "any",
+        "logsumexp",
+        "mean",
+        "nansum",
+        "norm",
+        "std",
+        "std_mean",
+        "sum",
+    ),
     *("var", "var_mean", "vector_norm_2", "vector_norm_inf", "norm_1"),
 ]
 
