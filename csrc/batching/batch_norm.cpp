@@ -147,6 +147,23 @@ Triple legit(const Batched& input, const Batched& weight, const Batched& bias, c
   return batch_norm(input, weight, bias, {mean, var, training, momentum, eps});
 }
 
+// Functional variants return new statistics instead of writing into those they are given.
+Batched copy_statistic(const Batched& statistic, std::optional<int64_t> batch_size) {
+  return batch_size ? Batched{ensure_batched(statistic, *batch_size).clone(), true}
+                    : Batched{statistic.value.clone(), false};
+}
+
+std::tuple<Batched, Batched, Batched, Batched, Batched> legit_functional(
+    const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
+    const Batched& var, bool training, double momentum, double eps) {
+  const auto size = common_batch_size({&input, &mean, &var});
+  const Batched new_mean = copy_statistic(mean, size);
+  const Batched new_var = copy_statistic(var, size);
+  return std::tuple_cat(
+      batch_norm(input, weight, bias, {new_mean, new_var, training, momentum, eps}),
+      std::make_tuple(new_mean, new_var));
+}
+
 Triple without_statistics(const Batched& input, const Batched& weight, const Batched& bias,
                           bool training, double momentum, double eps) {
   const Batched none;
@@ -187,11 +204,44 @@ Triple cudnn_backward(const Batched& input, const Batched& grad, const Batched& 
                              {true, true, true});
 }
 
+std::tuple<Batched, Batched, Batched, Batched, Batched, Batched> update_functional(
+    const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
+    const Batched& var, double momentum, double eps) {
+  const auto size = common_batch_size({&input, &mean, &var});
+  const Batched new_mean = copy_statistic(mean, size);
+  const Batched new_var = copy_statistic(var, size);
+  return std::tuple_cat(
+      with_or_without_update<true>(input, weight, bias, new_mean, new_var, momentum, eps),
+      std::make_tuple(new_mean, new_var));
+}
+
+// The statistics alone.
+std::tuple<Batched, Batched> update_stats(const Batched& input, const Batched& mean,
+                                          const Batched& var, double momentum) {
+  check_update(input, {mean, var, /*training=*/true, momentum, /*eps=*/0});
+  const auto size = common_batch_size({&input, &mean, &var});
+  if (!size) {
+    auto [batch_mean, batch_var] = ops::batch_norm_update_stats::call(
+        input.value, optional_value(mean), optional_value(var), momentum);
+    return {{batch_mean, false}, {batch_var, false}};
+  }
+  const auto folded_mean = fold_channels(mean, *size);
+  const auto folded_var = fold_channels(var, *size);
+  auto [batch_mean, batch_var] = ops::batch_norm_update_stats::call(
+      fold_batch_into(ensure_batched(input, *size), 1), folded_mean, folded_var, momentum);
+  write_back(mean, folded_mean);
+  write_back(var, folded_var);
+  return {unfold_saved(batch_mean, *size), unfold_saved(batch_var, *size)};
+}
+
 }  // namespace
 
 FUNCTX_RULES(batch_norm) {
   batching_rule<ops::native_batch_norm, legit>();
   batching_rule<ops::_native_batch_norm_legit, legit>();
+  batching_rule<ops::_native_batch_norm_legit_functional, legit_functional>();
+  batching_rule<ops::_batch_norm_with_update_functional, update_functional>();
+  batching_rule<ops::batch_norm_update_stats, update_stats>();
   batching_rule<ops::_native_batch_norm_legit_no_stats, without_statistics>();
   batching_rule<ops::_native_batch_norm_legit_no_training, no_training>();
   batching_rule<ops::_batch_norm_with_update, with_or_without_update<true>>();

@@ -49,6 +49,15 @@ Batched cat(std::vector<Batched> tensors, int64_t dim) {
   return {at::cat(values_of(tensors, size), physical_dim(dim, rank, true)).to(dtype), true};
 }
 
+// Dimensions before `dim` are the same for all tensors, and the batch is one more.
+Batched chunk_cat(const std::vector<Batched>& tensors, int64_t dim, int64_t chunks) {
+  const auto size = batch_size_of(tensors);
+  const bool is_batched = size.has_value();
+  const int64_t physical =
+      is_batched && !tensors.empty() ? physical_dim(dim, tensors.front().logical_dim(), true) : dim;
+  return {ops::_chunk_cat::call(values_of(tensors, size), physical, chunks), is_batched};
+}
+
 Batched stack(const std::vector<Batched>& tensors, int64_t dim) {
   const auto size = batch_size_of(tensors);
   if (!size) {
@@ -87,6 +96,7 @@ Batched block_diag(const std::vector<Batched>& tensors) {
 }  // namespace
 
 FUNCTX_RULES(joining) {
+  batching_rule<ops::_chunk_cat, chunk_cat>();
   batching_rule<ops::cat, cat>();
   batching_rule<ops::stack, stack>();
   batching_rule<ops::block_diag, block_diag>();

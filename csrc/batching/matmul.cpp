@@ -97,9 +97,16 @@ Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at:
   return add_product(self, mm(a, b), 2, beta, alpha);
 }
 
+// PyTorch's addmv takes fractions for integers too, and rounds them towards zero.
+at::Scalar as_factor(const at::Scalar& factor, const Batched& of) {
+  return at::isIntegralType(of.value.scalar_type(), /*includeBool=*/true)
+             ? at::Scalar(factor.to<int64_t>())
+             : factor;
+}
+
 Batched addmv(const Batched& self, const Batched& a, const Batched& x, const at::Scalar& beta,
               const at::Scalar& alpha) {
-  return add_product(self, mv(a, x), 1, beta, alpha);
+  return add_product(self, mv(a, x), 1, as_factor(beta, self), as_factor(alpha, self));
 }
 
 Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,

@@ -130,7 +130,8 @@ FUNCTX_RULES(reductions) {
   along_dims<ops::sum_dim_IntList, ops::nansum, ops::mean_dim, ops::amax, ops::amin, ops::logsumexp,
              ops::prod_dim_int, ops::all_dim, ops::any_dim, ops::max_dim, ops::min_dim,
              ops::var_correction, ops::std_correction, ops::var_mean_correction,
-             ops::std_mean_correction, ops::median_dim, ops::nanmedian_dim, ops::mode>();
+             ops::std_mean_correction, ops::median_dim, ops::nanmedian_dim, ops::mode,
+             ops::hash_tensor>();
   batching_rule<ops::sum, sum>();
   batching_rule<ops::mean, mean>();
   batching_rule<ops::prod, prod>();
