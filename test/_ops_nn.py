@@ -60,6 +60,27 @@ POOLS = [
 
 NORMALISATIONS = [
     op("layer_norm", lambda x, w, b: F.layer_norm(x, (4,), w, b), PREDICTION, real(4), real(4)),
+    *[
+        op(
+            f"batch_norm_functional_{training}",
+            lambda x, w, b, m, v, training=training: (
+                torch.ops.aten._native_batch_norm_legit_functional(
+                    x, w, b, m, v, training, 0.2, 1e-5
+                )
+            ),
+            *(real(5, 3), real(3), real(3), real(3), constant(3)),
+            differentiable=False,
+        )
+        for training in (True, False)
+    ],
+    op(
+        "batch_norm_with_update_functional",
+        lambda x, w, b, m, v: torch.ops.aten._batch_norm_with_update_functional(
+            x, w, b, m, v, 0.2, 1e-5
+        )[:3],
+        *(real(5, 3), real(3), real(3), real(3), constant(3)),
+        differentiable=False,
+    ),
     op("layer_norm_plain", lambda x: F.layer_norm(x, (3, 4)), PREDICTION),
     op("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), PREDICTION, real(4)),
     op("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), real(2, 4, 3), real(4), real(4)),

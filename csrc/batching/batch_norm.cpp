@@ -147,21 +147,31 @@ Triple legit(const Batched& input, const Batched& weight, const Batched& bias, c
   return batch_norm(input, weight, bias, {mean, var, training, momentum, eps});
 }
 
-// Functional variants return new statistics instead of writing into those they are given.
-Batched copy_statistic(const Batched& statistic, std::optional<int64_t> batch_size) {
-  return batch_size ? Batched{ensure_batched(statistic, *batch_size).clone(), true}
-                    : Batched{statistic.value.clone(), false};
-}
-
+// Returns new statistics instead of writing into those it is given.
 std::tuple<Batched, Batched, Batched, Batched, Batched> legit_functional(
     const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
     const Batched& var, bool training, double momentum, double eps) {
-  const auto size = common_batch_size({&input, &mean, &var});
-  const Batched new_mean = copy_statistic(mean, size);
-  const Batched new_var = copy_statistic(var, size);
-  return std::tuple_cat(
-      batch_norm(input, weight, bias, {new_mean, new_var, training, momentum, eps}),
-      std::make_tuple(new_mean, new_var));
+  using Op = ops::_native_batch_norm_legit_functional;
+  const auto size = common_batch_size({&input, &weight, &bias, &mean, &var});
+  if (!size) {
+    auto [output, save_mean, save_invstd, new_mean, new_var] =
+        Op::call(input.value, optional_value(weight), optional_value(bias), mean.value, var.value,
+                 training, momentum, eps);
+    return {{output, false},
+            {save_mean, false},
+            {save_invstd, false},
+            {new_mean, false},
+            {new_var, false}};
+  }
+  auto [output, save_mean, save_invstd, new_mean, new_var] =
+      Op::call(fold_batch_into(ensure_batched(input, *size), 1), fold_channels(weight, *size),
+               fold_channels(bias, *size), *fold_channels(mean, *size), *fold_channels(var, *size),
+               training, momentum, eps);
+  return {{unfold_batch_from(output, 1, *size), true},
+          unfold_saved(save_mean, *size),
+          unfold_saved(save_invstd, *size),
+          unfold_saved(new_mean, *size),
+          unfold_saved(new_var, *size)};
 }
 
 Triple without_statistics(const Batched& input, const Batched& weight, const Batched& bias,
@@ -207,12 +217,10 @@ Triple cudnn_backward(const Batched& input, const Batched& grad, const Batched& 
 std::tuple<Batched, Batched, Batched, Batched, Batched, Batched> update_functional(
     const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
     const Batched& var, double momentum, double eps) {
-  const auto size = common_batch_size({&input, &mean, &var});
-  const Batched new_mean = copy_statistic(mean, size);
-  const Batched new_var = copy_statistic(var, size);
-  return std::tuple_cat(
-      with_or_without_update<true>(input, weight, bias, new_mean, new_var, momentum, eps),
-      std::make_tuple(new_mean, new_var));
+  const auto [output, save_mean, save_invstd, new_mean, new_var] =
+      legit_functional(input, weight, bias, mean, var, /*training=*/true, momentum, eps);
+  return std::tuple_cat(with_reserve(input, {output, save_mean, save_invstd}),
+                        std::make_tuple(new_mean, new_var));
 }
 
 // The statistics alone.
