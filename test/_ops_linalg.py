@@ -1,7 +1,7 @@
 """Products of matrices and vectors, and the basics of linear algebra."""
 
 import torch
-from _ops import inplace, op, positive_definite, real, triangular
+from _ops import inplace, integer, op, positive_definite, real, triangular
 from torch.nn import functional as F
 
 A, B, V, W = real(2, 3), real(3, 4), real(3), real(2)
@@ -35,6 +35,21 @@ PRODUCTS = [
     op("matmul_4_3", torch.matmul, real(2, 1, 2, 3), real(2, 3, 4)),
     op("addmm", lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), real(2, 4), A, B),
     op("addmm_broadcast", torch.addmm, real(4), A, B),
+    # Integers of 32 bits: a sum must not make them longer.
+    *[
+        op(f"{fn.__name__}_int32", lambda *args, fn=fn: fn(*(x.int() for x in args)), *shapes)
+        for fn, *shapes in [
+            (torch.addbmm, integer(2, 4), integer(5, 2, 3), integer(5, 3, 4)),
+            (F.bilinear, integer(2, 3), integer(2, 4), integer(5, 3, 4), integer(5)),
+        ]
+    ],
+    op(
+        "addmv_integer",
+        lambda c, a, v: torch.addmv(c, a, v, beta=0.7, alpha=1.6),
+        integer(2),
+        integer(2, 3),
+        integer(3),
+    ),
     op("addmv", lambda c, a, v: torch.addmv(c, a, v, alpha=0.5), W, A, V),
     op("addr", torch.addr, A, W, V),
     op("baddbmm", torch.baddbmm, real(2, 2, 4), real(2, 2, 3), real(2, 3, 4)),

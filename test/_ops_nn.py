@@ -1,7 +1,7 @@
 """Neural networks: convolutions, pools, normalisations, attention, resampling and losses."""
 
 import torch
-from _ops import boolean, constant, index, op, partition, positive, probability, real
+from _ops import boolean, constant, index, integer, op, partition, positive, probability, real
 from torch.nn import functional as F
 
 SIGNAL, IMAGE = real(2, 2, 7), real(1, 2, 5, 6)
@@ -60,6 +60,27 @@ POOLS = [
 
 NORMALISATIONS = [
     op("layer_norm", lambda x, w, b: F.layer_norm(x, (4,), w, b), PREDICTION, real(4), real(4)),
+    *[
+        op(
+            f"batch_norm_functional_{training}",
+            lambda x, w, b, m, v, training=training: (
+                torch.ops.aten._native_batch_norm_legit_functional(
+                    x, w, b, m, v, training, 0.2, 1e-5
+                )
+            ),
+            *(real(5, 3), real(3), real(3), real(3), constant(3)),
+            differentiable=False,
+        )
+        for training in (True, False)
+    ],
+    op(
+        "batch_norm_with_update_functional",
+        lambda x, w, b, m, v: torch.ops.aten._batch_norm_with_update_functional(
+            x, w, b, m, v, 0.2, 1e-5
+        )[:3],
+        *(real(5, 3), real(3), real(3), real(3), constant(3)),
+        differentiable=False,
+    ),
     op("layer_norm_plain", lambda x: F.layer_norm(x, (3, 4)), PREDICTION),
     op("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), PREDICTION, real(4)),
     op("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), real(2, 4, 3), real(4), real(4)),
@@ -171,6 +192,55 @@ LOSSES = [
         boolean(3, 4),
     ),
     op("margin_ranking_loss", F.margin_ranking_loss, real(3), real(3), real(3)),
+    *[
+        op(
+            f"multi_margin_loss_{reduction}_p{p}",
+            lambda x, y, w, p=p, reduction=reduction: F.multi_margin_loss(
+                x, y, p, weight=w, reduction=reduction
+            ),
+            PREDICTION,
+            index(4, 3),
+            constant(4),
+            forward=False,
+            forward_over_reverse=False,
+        )
+        for p, reduction in [(1, "mean"), (2, "none"), (2, "sum")]
+    ],
+    op(
+        "multi_margin_loss_one",
+        lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
+        real(4),
+        index(4),
+        forward=False,
+        forward_over_reverse=False,
+    ),
+    op(
+        "multi_margin_loss_one_in_a_row",
+        lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
+        real(4),
+        index(4, 1),
+        forward=False,
+        forward_over_reverse=False,
+    ),
+    *[
+        op(
+            f"multilabel_margin_loss_{reduction}",
+            lambda x, y, reduction=reduction: F.multilabel_margin_loss(x, y, reduction=reduction),
+            PREDICTION,
+            integer(3, 4, low=-1, high=4),
+            forward=False,
+            forward_over_reverse=False,
+        )
+        for reduction in ["mean", "sum", "none"]
+    ],
+    op(
+        "multilabel_margin_loss_one",
+        lambda x, y: F.multilabel_margin_loss(x, y, reduction="none"),
+        real(4),
+        integer(4, low=-1, high=4),
+        forward=False,
+        forward_over_reverse=False,
+    ),
     op("triplet_margin_loss", F.triplet_margin_loss, real(2, 3), real(2, 3), real(2, 3)),
     op(
         "cosine_embedding_loss",

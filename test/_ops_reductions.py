@@ -136,4 +136,33 @@ SOFTMAXES = [
     op("entropy", lambda p: torch.special.entr(p).sum(-1), positive(2, 3)),
 ]
 
-OPS = [*SUMS, *EXTREMA, *SCANS, *NORMS, *SEGMENTS, *SOFTMAXES]
+STATISTICS = [
+    op("cov", torch.cov, X),
+    op(
+        "cov_weights",
+        lambda x, n, w: torch.cov(x, fweights=n, aweights=w),
+        real(2, 5),
+        integer(5, low=1, high=4),
+        positive(5),
+    ),
+    op("cov_aweights_of_vector", lambda x, w: torch.cov(x, aweights=w), VECTOR, positive(4)),
+    op("corrcoef", torch.corrcoef, real(3, 5)),
+    op("histc", lambda x: torch.histc(x, 4), X, differentiable=False),
+    op("histc_range", lambda x: torch.histc(x, 3, -1, 2), X, differentiable=False),
+    op(
+        "histogram",
+        lambda x, w: tuple(torch.histogram(x, 4, range=(-1.0, 2.0), weight=w, density=True)),
+        X,
+        positive(2, 3),
+        differentiable=False,
+    ),
+    op(
+        "histogram_edges",
+        lambda x, e: tuple(torch.histogram(x, e.cumsum(0) - 3)),
+        X,
+        positive(5),
+        differentiable=False,
+    ),
+]
+
+OPS = [*SUMS, *EXTREMA, *SCANS, *NORMS, *SEGMENTS, *SOFTMAXES, *STATISTICS]

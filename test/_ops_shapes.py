@@ -69,6 +69,13 @@ PIECES = [
 
 JOINS = [
     op("cat", lambda x, y: torch.cat([x, y]), X, real(1, 3)),
+    op(
+        "chunk_cat",
+        lambda x, y: torch._chunk_cat([x, y], -1, 2),
+        X,
+        real(2, 5),
+        differentiable=False,
+    ),
     op("cat_last", lambda x, y: torch.cat([x, y, x], -1), X, real(2, 1)),
     op("cat_three", lambda x, y, z: torch.cat([x, y, z]), real(1), real(2), VECTOR),
     op("stack", lambda x, y: torch.stack([x, y]), X, X),

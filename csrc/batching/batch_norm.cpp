@@ -147,6 +147,33 @@ Triple legit(const Batched& input, const Batched& weight, const Batched& bias, c
   return batch_norm(input, weight, bias, {mean, var, training, momentum, eps});
 }
 
+// Returns new statistics instead of writing into those it is given.
+std::tuple<Batched, Batched, Batched, Batched, Batched> legit_functional(
+    const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
+    const Batched& var, bool training, double momentum, double eps) {
+  using Op = ops::_native_batch_norm_legit_functional;
+  const auto size = common_batch_size({&input, &weight, &bias, &mean, &var});
+  if (!size) {
+    auto [output, save_mean, save_invstd, new_mean, new_var] =
+        Op::call(input.value, optional_value(weight), optional_value(bias), mean.value, var.value,
+                 training, momentum, eps);
+    return {{output, false},
+            {save_mean, false},
+            {save_invstd, false},
+            {new_mean, false},
+            {new_var, false}};
+  }
+  auto [output, save_mean, save_invstd, new_mean, new_var] =
+      Op::call(fold_batch_into(ensure_batched(input, *size), 1), fold_channels(weight, *size),
+               fold_channels(bias, *size), *fold_channels(mean, *size), *fold_channels(var, *size),
+               training, momentum, eps);
+  return {{unfold_batch_from(output, 1, *size), true},
+          unfold_saved(save_mean, *size),
+          unfold_saved(save_invstd, *size),
+          unfold_saved(new_mean, *size),
+          unfold_saved(new_var, *size)};
+}
+
 Triple without_statistics(const Batched& input, const Batched& weight, const Batched& bias,
                           bool training, double momentum, double eps) {
   const Batched none;
@@ -187,11 +214,42 @@ Triple cudnn_backward(const Batched& input, const Batched& grad, const Batched& 
                              {true, true, true});
 }
 
+std::tuple<Batched, Batched, Batched, Batched, Batched, Batched> update_functional(
+    const Batched& input, const Batched& weight, const Batched& bias, const Batched& mean,
+    const Batched& var, double momentum, double eps) {
+  const auto [output, save_mean, save_invstd, new_mean, new_var] =
+      legit_functional(input, weight, bias, mean, var, /*training=*/true, momentum, eps);
+  return std::tuple_cat(with_reserve(input, {output, save_mean, save_invstd}),
+                        std::make_tuple(new_mean, new_var));
+}
+
+// The statistics alone.
+std::tuple<Batched, Batched> update_stats(const Batched& input, const Batched& mean,
+                                          const Batched& var, double momentum) {
+  check_update(input, {mean, var, /*training=*/true, momentum, /*eps=*/0});
+  const auto size = common_batch_size({&input, &mean, &var});
+  if (!size) {
+    auto [batch_mean, batch_var] = ops::batch_norm_update_stats::call(
+        input.value, optional_value(mean), optional_value(var), momentum);
+    return {{batch_mean, false}, {batch_var, false}};
+  }
+  const auto folded_mean = fold_channels(mean, *size);
+  const auto folded_var = fold_channels(var, *size);
+  auto [batch_mean, batch_var] = ops::batch_norm_update_stats::call(
+      fold_batch_into(ensure_batched(input, *size), 1), folded_mean, folded_var, momentum);
+  write_back(mean, folded_mean);
+  write_back(var, folded_var);
+  return {unfold_saved(batch_mean, *size), unfold_saved(batch_var, *size)};
+}
+
 }  // namespace
 
 FUNCTX_RULES(batch_norm) {
   batching_rule<ops::native_batch_norm, legit>();
   batching_rule<ops::_native_batch_norm_legit, legit>();
+  batching_rule<ops::_native_batch_norm_legit_functional, legit_functional>();
+  batching_rule<ops::_batch_norm_with_update_functional, update_functional>();
+  batching_rule<ops::batch_norm_update_stats, update_stats>();
   batching_rule<ops::_native_batch_norm_legit_no_stats, without_statistics>();
   batching_rule<ops::_native_batch_norm_legit_no_training, no_training>();
   batching_rule<ops::_batch_norm_with_update, with_or_without_update<true>>();

@@ -149,102 +149,6 @@ Tensor nll_backward(const LevelPtr& level, const Tensor& grad, const Tensor& sel
   return make_batched(level, {rows.unfold(result), true});
 }
 
-// How many rows a mean is over.
-at::Scalar row_count(const Tensor& self) { return self.dim() > 1 ? self.size(0) : 1; }
-
-Tensor multi_margin_loss(const LevelPtr& level, const Tensor& self, const Tensor& target,
-                         const at::Scalar& p, const at::Scalar& margin,
-                         const std::optional<Tensor>& weight, int64_t reduction) {
-  const Batched scores = unwrap_batched(level, self);
-  const Batched targets = unwrap_batched(level, target);
-  const Batched weights = detail::unpack(level, weight);
-  if (!detail::any_batched(scores, targets, weights)) {
-    return make_batched(level, {ops::multi_margin_loss::call(scores.value, targets.value, p, margin,
-                                                             shared_weight(weights), reduction),
-                                false});
-  }
-  if (weights.is_batched || !is_class_loss<1>(self, target)) {
-    return by_loop<ops::multi_margin_loss>(self, target, p, margin, weight, reduction);
-  }
-  const Rows rows(level, self.dim() > 1);
-  const Tensor each = ops::multi_margin_loss::call(rows.fold(scores), rows.fold(targets), p, margin,
-                                                   shared_weight(weights), at::Reduction::None);
-  return make_batched(level, {reduce_each(rows.unfold(each), reduction), true});
-}
-
-Tensor multi_margin_loss_backward(const LevelPtr& level, const Tensor& grad, const Tensor& self,
-                                  const Tensor& target, const at::Scalar& p,
-                                  const at::Scalar& margin, const std::optional<Tensor>& weight,
-                                  int64_t reduction) {
-  const Batched grads = unwrap_batched(level, grad);
-  const Batched scores = unwrap_batched(level, self);
-  const Batched targets = unwrap_batched(level, target);
-  const Batched weights = detail::unpack(level, weight);
-  if (!detail::any_batched(grads, scores, targets, weights)) {
-    return make_batched(
-        level, {ops::multi_margin_loss_backward::call(grads.value, scores.value, targets.value, p,
-                                                      margin, shared_weight(weights), reduction),
-                false});
-  }
-  if (weights.is_batched || !is_class_loss<1>(self, target)) {
-    return by_loop<ops::multi_margin_loss_backward>(grad, self, target, p, margin, weight,
-                                                    reduction);
-  }
-  const Rows rows(level, self.dim() > 1);
-  const Tensor all_targets = ensure_batched(targets, rows.batch_size());
-  const Tensor each = spread(grads, all_targets, reduction, row_count(self));
-  const Tensor result = ops::multi_margin_loss_backward::call(
-      rows.fold({each, true}), rows.fold(scores), rows.fold({all_targets, true}), p, margin,
-      shared_weight(weights), at::Reduction::None);
-  return make_batched(level, {rows.unfold(result), true});
-}
-
-bool is_multilabel_loss(const Tensor& self, const Tensor& target) {
-  return self.dim() == target.dim() && (self.dim() == 1 || self.dim() == 2);
-}
-
-std::tuple<Tensor, Tensor> multilabel_margin_loss_forward(const LevelPtr& level, const Tensor& self,
-                                                          const Tensor& target, int64_t reduction) {
-  const Batched scores = unwrap_batched(level, self);
-  const Batched targets = unwrap_batched(level, target);
-  using Op = ops::multilabel_margin_loss_forward;
-  if (!detail::any_batched(scores, targets)) {
-    auto [loss, is_target] = Op::call(scores.value, targets.value, reduction);
-    return {make_batched(level, {loss, false}), make_batched(level, {is_target, false})};
-  }
-  if (!is_multilabel_loss(self, target)) {
-    return by_loop<Op>(self, target, reduction);
-  }
-  const Rows rows(level, self.dim() > 1);
-  auto [each, is_target] = Op::call(rows.fold(scores), rows.fold(targets), at::Reduction::None);
-  return {make_batched(level, {reduce_each(rows.unfold(each), reduction), true}),
-          make_batched(level, {rows.unfold(is_target), true})};
-}
-
-Tensor multilabel_margin_loss_backward(const LevelPtr& level, const Tensor& grad,
-                                       const Tensor& self, const Tensor& target, int64_t reduction,
-                                       const Tensor& is_target) {
-  const Batched grads = unwrap_batched(level, grad);
-  const Batched scores = unwrap_batched(level, self);
-  const Batched targets = unwrap_batched(level, target);
-  const Batched marks = unwrap_batched(level, is_target);
-  using Op = ops::multilabel_margin_loss_backward;
-  if (!detail::any_batched(grads, scores, targets, marks)) {
-    return make_batched(
-        level, {Op::call(grads.value, scores.value, targets.value, reduction, marks.value), false});
-  }
-  if (!is_multilabel_loss(self, target)) {
-    return by_loop<Op>(grad, self, target, reduction, is_target);
-  }
-  const Rows rows(level, self.dim() > 1);
-  // One loss per row of targets.
-  const Tensor row = ensure_batched(targets, rows.batch_size()).select(-1, 0);
-  const Tensor each = spread(grads, row, reduction, row_count(self));
-  const Tensor result = Op::call(rows.fold({each, true}), rows.fold(scores), rows.fold(targets),
-                                 at::Reduction::None, rows.fold(marks));
-  return make_batched(level, {rows.unfold(result), true});
-}
-
 }  // namespace
 
 FUNCTX_RULES(class_losses) {
@@ -252,10 +156,6 @@ FUNCTX_RULES(class_losses) {
   level_rule<ops::nll_loss_backward>(nll_backward<ops::nll_loss_backward, 1>);
   level_rule<ops::nll_loss2d_forward>(nll_forward<ops::nll_loss2d_forward, 3>);
   level_rule<ops::nll_loss2d_backward>(nll_backward<ops::nll_loss2d_backward, 3>);
-  level_rule<ops::multi_margin_loss>(multi_margin_loss);
-  level_rule<ops::multi_margin_loss_backward>(multi_margin_loss_backward);
-  level_rule<ops::multilabel_margin_loss_forward>(multilabel_margin_loss_forward);
-  level_rule<ops::multilabel_margin_loss_backward>(multilabel_margin_loss_backward);
 }
 
 }  // namespace functx

@@ -133,9 +133,16 @@ Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at:
   return add_product(self, mm(a, b), 2, beta, alpha);
 }
 
+// PyTorch's addmv and addbmm take fractions for integers too, and round them towards zero.
+at::Scalar as_factor(const at::Scalar& factor, const Batched& of) {
+  return at::isIntegralType(of.value.scalar_type(), /*includeBool=*/true)
+             ? at::Scalar(factor.to<int64_t>())
+             : factor;
+}
+
 Batched addmv(const Batched& self, const Batched& a, const Batched& x, const at::Scalar& beta,
               const at::Scalar& alpha) {
-  return add_product(self, mv(a, x), 1, beta, alpha);
+  return add_product(self, mv(a, x), 1, as_factor(beta, self), as_factor(alpha, self));
 }
 
 Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
@@ -146,8 +153,9 @@ Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const a
 Batched addbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
                const at::Scalar& alpha) {
   Batched product = bmm(a, b);
-  product.value = product.value.sum(product.is_batched ? 1 : 0);
-  return add_product(self, std::move(product), 2, beta, alpha);
+  const int64_t summed = product.is_batched ? 1 : 0;
+  product.value = product.value.sum(summed, false, product.value.scalar_type());
+  return add_product(self, std::move(product), 2, as_factor(beta, self), as_factor(alpha, self));
 }
 
 // Sums over the dims in `sum_dim` of the product of three tensors, each of which is first given
@@ -162,7 +170,8 @@ Tensor trilinear(const Tensor& a, const Tensor& b, const Tensor& c, at::IntArray
     return x;
   };
   const Tensor product = expanded(a, expand_a).mul(expanded(b, expand_b));
-  return product.mul(expanded(c, expand_c)).sum(sum_dim);
+  const Tensor terms = product.mul(expanded(c, expand_c));
+  return terms.sum(sum_dim, false, terms.scalar_type());
 }
 
 }  // namespace

@@ -4,6 +4,11 @@
 namespace functx {
 namespace {
 
+// The value of a scalar example borrows a dimension, as in along_dims; nothing is kept of it.
+Batched at_least_1d(const Batched& self) {
+  return self.logical_dim() == 0 ? Batched{self.value.unsqueeze(-1), self.is_batched} : self;
+}
+
 // A full reduction is a reduction of all dimensions but the batch's: each has an operator with
 // dims. The batched value of a scalar example has nothing to reduce.
 template <class Op, class Flat>
@@ -71,11 +76,13 @@ Batched index_of_extremum(const Batched& self, std::optional<int64_t> dim, bool 
   if (!self.is_batched) {
     return {Op::call(self.value, dim, keepdim), false};
   }
+  const std::optional<int64_t> physical =
+      dim ? std::make_optional(physical_dim(self, *dim)) : std::nullopt;
   if (self.logical_dim() == 0) {
     return {self.value.new_zeros(self.value.sizes(), at::TensorOptions().dtype(at::kLong)), true};
   }
-  if (dim.has_value()) {
-    return {Op::call(self.value, physical_dim(self, *dim), keepdim), true};
+  if (physical.has_value()) {
+    return {Op::call(self.value, physical, keepdim), true};
   }
   const Tensor index = Op::call(self.value.flatten(1), 1, false);
   return {keepdim ? align_rank({index, true}, self.logical_dim()) : index, true};
@@ -83,12 +90,14 @@ Batched index_of_extremum(const Batched& self, std::optional<int64_t> dim, bool 
 
 std::tuple<Batched, Batched> aminmax(const Batched& self, std::optional<int64_t> dim,
                                      bool keepdim) {
-  if (!self.is_batched || self.logical_dim() == 0) {
-    auto [low, high] = self.is_batched ? std::make_tuple(self.value.clone(), self.value.clone())
-                                       : ops::aminmax::call(self.value, dim, keepdim);
-    return {{std::move(low), self.is_batched}, {std::move(high), self.is_batched}};
+  if (!self.is_batched) {
+    auto [low, high] = ops::aminmax::call(self.value, dim, keepdim);
+    return {{std::move(low), false}, {std::move(high), false}};
   }
   const auto dims = dim ? at::DimVector{physical_dim(self, *dim)} : all_physical_dims(self);
+  if (self.logical_dim() == 0) {
+    return {{self.value.clone(), true}, {self.value.clone(), true}};
+  }
   return {{self.value.amin(dims, keepdim), true}, {self.value.amax(dims, keepdim), true}};
 }
 
@@ -102,12 +111,13 @@ Batched norm(const Batched& self, const at::Scalar& p) {
 
 Batched norm_dims(const Batched& self, const std::optional<at::Scalar>& p, at::IntArrayRef dims,
                   bool keepdim) {
-  if (self.is_batched && self.logical_dim() == 0) {
-    return {ops::norm_ScalarOpt_dim::call(self.value.unsqueeze(1), p, {1}, false), true};
+  if (!self.is_batched) {
+    return {ops::norm_ScalarOpt_dim::call(self.value, p, dims, keepdim), false};
   }
-  return {
-      ops::norm_ScalarOpt_dim::call(self.value, p, detail::physical_dims_of(self, dims), keepdim),
-      self.is_batched};
+  const Batched x = at_least_1d(self);
+  return {ops::norm_ScalarOpt_dim::call(x.value, p, detail::physical_dims_of(x, dims),
+                                        keepdim && self.logical_dim() > 0),
+          true};
 }
 
 Batched vector_norm(const Batched& self, const at::Scalar& p, at::OptionalIntArrayRef dims,
@@ -115,14 +125,14 @@ Batched vector_norm(const Batched& self, const at::Scalar& p, at::OptionalIntArr
   if (!self.is_batched) {
     return {ops::linalg_vector_norm::call(self.value, p, dims, keepdim, dtype), false};
   }
+  const Batched x = at_least_1d(self);
   if (dims.has_value() && !dims->empty()) {
-    return {
-        ops::linalg_vector_norm::call(self.value, p, physical_dims(self, *dims), keepdim, dtype),
-        true};
+    return {ops::linalg_vector_norm::call(x.value, p, physical_dims(x, *dims),
+                                          keepdim && self.logical_dim() > 0, dtype),
+            true};
   }
-  // Of a scalar, or of all dimensions, which are flattened first.
-  const Tensor flat = self.logical_dim() == 0 ? self.value.unsqueeze(1) : self.value.flatten(1);
-  const Tensor result = ops::linalg_vector_norm::call(flat, p, {{1}}, false, dtype);
+  // All dimensions are flattened first.
+  const Tensor result = ops::linalg_vector_norm::call(x.value.flatten(1), p, {{1}}, false, dtype);
   return {keepdim ? align_rank({result, true}, self.logical_dim()) : result, true};
 }
 

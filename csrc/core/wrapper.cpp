@@ -12,6 +12,10 @@ Wrapper::Wrapper(LevelPtr level, const Tensor& like)
 }
 
 void Wrapper::mirror(const Tensor& value, int64_t skipped) {
+  // Like the strides, the conjugate and the negative bit tell PyTorch's compositions how the value
+  // lies in memory: `real` looks at the conjugate of a conjugate view.
+  _set_conj(value.is_conj());
+  _set_neg(value.is_neg());
   if (value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) [[unlikely]] {
     set_sizes_and_strides(value.sym_sizes().slice(skipped), value.sym_strides().slice(skipped),
                           value.sym_storage_offset());
