@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
@@ -33,6 +34,12 @@ std::string functional_name(const OperatorTraits& op) {
   return name;
 }
 
+// The options of a factory, which `out=` has instead.
+bool is_option(const c10::Argument& argument) {
+  static const std::unordered_set<std::string> names{"dtype", "layout", "device", "pin_memory"};
+  return argument.kwarg_only() && names.count(argument.name()) != 0;
+}
+
 // Whether `candidate` takes what `op` reads, and returns what it writes.
 bool computes(const c10::FunctionSchema& candidate, const OperatorTraits& op) {
   std::vector<const c10::Argument*> inputs;
@@ -44,14 +51,16 @@ bool computes(const c10::FunctionSchema& candidate, const OperatorTraits& op) {
       inputs.push_back(&argument);
     }
   }
-  return candidate.arguments().size() == inputs.size() &&
-         candidate.returns().size() == destinations &&
-         std::equal(inputs.begin(), inputs.end(), candidate.arguments().begin(),
-                    [&](const c10::Argument* mine, const c10::Argument& theirs) {
-                      const bool may_write = op.has_out && is_written(*mine);
-                      return mine->name() == theirs.name() && *mine->type() == *theirs.type() &&
-                             is_written(theirs) == may_write;
-                    });
+  const auto& arguments = candidate.arguments();
+  const auto same = [&](const c10::Argument* mine, const c10::Argument& theirs) {
+    const bool may_write = op.has_out && is_written(*mine);
+    return mine->name() == theirs.name() && *mine->type() == *theirs.type() &&
+           is_written(theirs) == may_write;
+  };
+  return arguments.size() >= inputs.size() && candidate.returns().size() == destinations &&
+         std::equal(inputs.begin(), inputs.end(), arguments.begin(), same) &&
+         std::all_of(arguments.begin() + static_cast<ptrdiff_t>(inputs.size()), arguments.end(),
+                     is_option);
 }
 
 // All overloads of each operator.
@@ -150,7 +159,13 @@ void batch_by_functional_variant(const c10::OperatorHandle& op, const LevelPtr& 
       values.push_back(without_tape(level, arguments[i]));
     }
   }
-  functional_variant(op)->callBoxed(&values);
+  const c10::OperatorHandle functional = *functional_variant(op);
+  for (size_t i = values.size(); i < functional.schema().arguments().size(); ++i) {
+    const bool is_dtype = functional.schema().arguments()[i].name() == "dtype";
+    values.push_back(is_dtype ? c10::IValue(destinations.front().toTensor().scalar_type())
+                              : c10::IValue());
+  }
+  functional.callBoxed(&values);
   for (size_t i = 0; i < destinations.size(); ++i) {
     write(op, level, destinations[i], values[i]);
   }

@@ -1,7 +1,10 @@
 // Operators that only look at a tensor differently.
+#include <ATen/InferSize.h>
+#include <ATen/TensorUtils.h>
 #include <ATen/core/DimVector.h>
 #include <ATen/ops/squeeze.h>
 
+#include "batching/by_loop.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -88,9 +91,31 @@ Batched expand(const Batched& self, c10::SymIntArrayRef size, bool implicit) {
   return {align_rank(self, rank).expand_symint(physical_size(self, size), implicit), true};
 }
 
+bool has_view(const Tensor& value, c10::SymIntArrayRef size) {
+  return at::detail::computeStride(value.sym_sizes(), value.sym_strides(),
+                                   at::infer_size_dv(size, value.sym_numel()))
+      .has_value();
+}
+
+// A result has the layout of the operands. Where one was batched along its last dimension, the
+// examples of the result are interleaved too, and cannot be viewed as those of a loop can. As long
+// as nobody else knows its memory, the result may as well lie in another.
+void deinterleave(const LevelPtr& level, const Tensor& self) {
+  const Tensor value = unwrap_batched(level, self).value.contiguous();
+  self.unsafeGetTensorImpl()->shallow_copy_from(
+      make_batched(level, {value, true}).getIntrusivePtr());
+}
+
 // In a size to view, -1 stands for what is left: not for the batch dimension.
-Batched view(const Batched& self, c10::SymIntArrayRef size) {
-  return {self.value.view_symint(physical_size(self, size)), self.is_batched};
+Tensor view(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size) {
+  Batched x = unwrap_batched(level, self);
+  const auto physical = physical_size(x, size);
+  if (x.is_batched && !x.value.is_contiguous() && x.value.has_storage() &&
+      x.value.storage().use_count() == 1 && !has_view(x.value, physical)) {
+    deinterleave(level, self);
+    x = unwrap_batched(level, self);
+  }
+  return make_batched(level, {x.value.view_symint(physical), x.is_batched});
 }
 
 Batched view_dtype(const Batched& self, at::ScalarType dtype) {
@@ -153,7 +178,7 @@ FUNCTX_RULES(views) {
   batching_rule<ops::transpose_int, transpose>();
   batching_rule<ops::permute, permute>();
   batching_rule<ops::expand, expand>();
-  batching_rule<ops::view, view>();
+  level_rule<ops::view>(view);
   batching_rule<ops::view_dtype, view_dtype>();
   batching_rule<ops::_unsafe_view, unsafe_view>();
   batching_rule<ops::_reshape_alias, reshape_alias>();
