@@ -597,7 +597,7 @@ def counting(calls, function, out_dim=0):
         ("aten::special_expit", torch.special.expit),  # is composed of others
         ("aten::square", torch.square),  # as well, with a typed kernel
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None) or str(value),
 )
 def test_a_rule_comes_before_those_of_functx(op, function):
     calls = []
