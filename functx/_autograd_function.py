@@ -10,14 +10,14 @@ next level is the innermost. Where there is a tape, autograd records that call a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import Function, once_differentiable
+from torch.autograd.function import Function
 
 from . import _C
 from ._custom_function import (
@@ -29,7 +29,7 @@ from ._custom_function import (
     can_have_tangent,
 )
 from .batching_rules import VmapInfo, check_out_dim
-from .pytree import broadcast_prefix, flatten, unflatten
+from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
 
 # Bits of `_C.transforms_of`.
 _BATCHED = 2
@@ -181,7 +181,56 @@ def _pull(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(ctx.call.operation.backward(context, needs, gradients))
 
 
-_pull_once = once_differentiable(_pull)
+def _pull_once(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """For a `backward` that is once_differentiable: to differentiate the result is an error.
+
+    PyTorch's decorator knows of the tape of this stratum only.
+    """
+    with torch.no_grad():
+        results = _pull(ctx, *gradients)
+    sources: dict[int | None, list[Tensor]] = {}
+    if torch.is_grad_enabled():
+        for tensor in (*gradients, *ctx.saved_tensors):
+            if tensor is not None:
+                _collect_tracked(tensor, sources)
+    return tuple(None if result is None else _make_final(result, sources) for result in results)
+
+
+def _collect_tracked(tensor: Tensor, found: dict[int | None, list[Tensor]]) -> None:
+    """Adds `tensor` and what it is made of, where autograd tracks it, by the ids of levels."""
+    if tensor.requires_grad:
+        found.setdefault(_level_id(tensor), []).append(tensor)
+    if _C.is_wrapper(tensor):
+        for value in _C.unwrap(tensor)[:2]:
+            if value is not None:
+                _collect_tracked(value, found)
+
+
+def _level_id(tensor: Tensor) -> int | None:
+    level = _C.level_of(tensor)
+    return None if level is None else level.id
+
+
+def _make_final(tensor: Tensor, sources: dict[int | None, list[Tensor]]) -> Tensor:
+    """`tensor`, in which differentiation by a source, in its stratum, raises an error."""
+    level = _C.level_of(tensor)
+    if level is not None:
+        value, tangent, is_batched = _C.unwrap(tensor)
+        value = _make_final(value, sources)
+        if level.kind == "vmap":
+            tensor = _C.wrap_batched(level, (value,), (is_batched,))[0]
+        else:
+            tangent = None if tangent is None else _make_final(tangent, sources)
+            tensor = _C.make_duals(level, (value,), (tangent,))[0]
+    tracked = sources.get(_level_id(tensor))
+    if not tracked:
+        return tensor
+    error = torch._C._functions.DelayedError(
+        b"trying to differentiate twice a function that was marked with @once_differentiable",
+        1 + len(tracked),
+    )
+    final: Tensor = error(tensor, *tracked)[0]
+    return final
 
 
 def _record(
@@ -304,13 +353,16 @@ def _push_forward(
     of_args = [by_leaf[id(arg)] if isinstance(arg, Tensor) else None for arg in args]
     has_tangent = any(tangent is not None for tangent in of_args)
     with _C.Hidden(level):
-        result = _evaluate(
-            operation, unflatten(primals, spec), needs, wants_context or has_tangent
-        )
+        result = _evaluate(operation, unflatten(primals, spec), needs, wants_context or has_tangent)
         of_outputs: Sequence[Tensor | None] = [None] * len(result.outputs)
         if has_tangent:
             assert result.context is not None
             of_outputs = operation.jvp(result.context, of_args)
+        of_context = (
+            _tangents_of_context(operation, result, primals, tangents, needs, spec)
+            if wants_context and has_tangent
+            else {}
+        )
     known = dict(zip(map(id, primals), leaves, strict=True))
     dirty = {id(t) for t in result.context.marked("dirty_tensors")} if result.context else set()
     outputs: list[Any] = []
@@ -323,15 +375,64 @@ def _push_forward(
     context = result.context
     if context is not None and wants_context:
         known = {**dict(zip(map(id, result.outputs), outputs, strict=True)), **known}
-        context = context.with_leaves(
-            [known[id(leaf)] if id(leaf) in known else _make_dual(level, leaf, None) for leaf in context.leaves()]
-        )
+        duals = [
+            known[id(leaf)] if id(leaf) in known else _make_dual(level, leaf, of_context.get(index))
+            for index, leaf in enumerate(context.leaves())
+        ]
+        context = context.with_leaves(duals)
     return Result(tuple(outputs), result.is_tuple, context)
 
 
-def _split_duals(
-    level: _C.Level, leaves: Sequence[Any]
-) -> tuple[list[Any], list[Tensor | None]]:
+def _tangents_of_context(
+    operation: Operation,
+    result: Result,
+    primals: list[Any],
+    tangents: list[Tensor | None],
+    needs: tuple[bool, ...],
+    spec: TreeSpec,
+) -> dict[int, Tensor | None]:
+    """The tangents of what `forward` keeps and is neither input nor output, by place in the context.
+
+    No rule of the Function gives these. What it keeps is used where its backward is differentiated
+    in turn, so `forward` is run once more, on duals.
+    """
+    context = result.context
+    assert context is not None
+    known = {id(tensor) for tensor in (*primals, *result.outputs)}
+    others = [
+        index
+        for index, leaf in enumerate(context.leaves())
+        if can_have_tangent(leaf) and id(leaf) not in known
+    ]
+    if not others:
+        return {}
+    if context.marked("dirty_tensors"):
+        raise RuntimeError(
+            f"functx.jvp: {operation.name} changes an input in place and keeps a tensor that is "
+            f"neither an input nor an output, of which the derivative is not known. Return it as "
+            f"an output as well."
+        )
+    level = _C.push_jvp()
+    try:
+        with torch.random.fork_rng(devices=_devices(primals)):
+            duals = [
+                p if t is None else _C.make_duals(level, (p,), (t,))[0]
+                for p, t in zip(primals, tangents, strict=True)
+            ]
+            again = operation.forward(unflatten(duals, spec), needs)
+        assert again.context is not None
+        _, found = _C.unpack_duals(level, [again.context.leaves()[index] for index in others])
+        return dict(zip(others, found, strict=True))
+    finally:
+        _C.pop(level)
+
+
+def _devices(leaves: Sequence[Any]) -> list[torch.device]:
+    tensors = (leaf for leaf in leaves if isinstance(leaf, Tensor))
+    return list({tensor.device for tensor in tensors if tensor.device.type == "cuda"})
+
+
+def _split_duals(level: _C.Level, leaves: Sequence[Any]) -> tuple[list[Any], list[Tensor | None]]:
     primals: list[Any] = list(leaves)
     tangents: list[Tensor | None] = [None] * len(leaves)
     for index, leaf in enumerate(leaves):

@@ -140,7 +140,9 @@ class CustomOperation:
         is_tuple = isinstance(output, tuple)
         return self._describe(args, Result(output if is_tuple else (output,), is_tuple, context))
 
-    def with_context(self, args: tuple[Any, ...], needs: tuple[bool, ...], result: Result) -> Result:
+    def with_context(
+        self, args: tuple[Any, ...], needs: tuple[bool, ...], result: Result
+    ) -> Result:
         """The result with a context for it; `forward` was not used to compute the outputs."""
         if not self.is_new_style:
             again = self.forward(args, needs)
@@ -160,7 +162,9 @@ class CustomOperation:
         excluded = {id(tensor) for tensor in result.context.marked("non_differentiable")}
         self._inputs = _descriptions(args)
         self._outputs = _descriptions(result.outputs)
-        self._differentiable = [can_have_tangent(o) and id(o) not in excluded for o in result.outputs]
+        self._differentiable = [
+            can_have_tangent(o) and id(o) not in excluded for o in result.outputs
+        ]
         return result
 
     def backward(

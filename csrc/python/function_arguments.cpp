@@ -24,10 +24,15 @@ constexpr int kIsWrapped = 1;
 constexpr int kIsBatched = 2;
 constexpr int kIsDifferentiatedBelow = 4;
 
+// Without the cost of Python's isinstance, which asks the metaclass of Tensor.
+bool is_tensor(PyObject* object) {
+  return PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(THPVariableClass));
+}
+
 // Calls `visit` with each tensor in an argument, until it returns true.
 template <class Visit>
 bool any_tensor(PyObject* argument, const Visit& visit) {
-  if (THPVariable_Check(argument)) {
+  if (is_tensor(argument)) {
     return visit(THPVariable_Unpack(argument));
   }
   if (PyTuple_Check(argument) || PyList_Check(argument)) {
@@ -83,24 +88,23 @@ LevelPtr inner_of(const LevelPtr& a, const LevelPtr& b) {
   return a == nullptr || (b != nullptr && b->id > a->id) ? b : a;
 }
 
-LevelPtr innermost_level_of(const py::handle& arguments) {
+LevelPtr innermost_level_of(PyObject* arguments) {
   LevelPtr innermost;
-  any_tensor(arguments.ptr(), [&](const Tensor& tensor) {
+  any_tensor(arguments, [&](const Tensor& tensor) {
     innermost = inner_of(innermost, level_of(tensor));
     return false;
   });
   return innermost;
 }
 
-// Asked at every call of every autograd.Function, so the common answer, 0, comes first.
-int transforms_of(const py::tuple& arguments) {
-  if (!any_tensor(arguments.ptr(),
-                  [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; })) {
-    return 0;
-  }
+bool any_wrapper(PyObject* arguments) {
+  return any_tensor(arguments, [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; });
+}
+
+int transforms_of(PyObject* arguments) {
   const LevelPtr innermost = innermost_level_of(arguments);
   int transforms = kIsWrapped;
-  any_tensor(arguments.ptr(), [&](const Tensor& tensor) {
+  any_tensor(arguments, [&](const Tensor& tensor) {
     // A tensor of an outer level is a value at the innermost one.
     transforms |=
         level_of(tensor) == innermost ? transforms_below(tensor) : transforms_at_and_below(tensor);
@@ -115,8 +119,7 @@ py::list map_tensors(const py::sequence& leaves, const Change& change) {
   py::list mapped(leaves.size());
   for (size_t i = 0; i < leaves.size(); ++i) {
     const py::object leaf = leaves[i];
-    mapped[i] =
-        THPVariable_Check(leaf.ptr()) ? py::cast(change(i, THPVariable_Unpack(leaf.ptr()))) : leaf;
+    mapped[i] = is_tensor(leaf.ptr()) ? py::cast(change(i, THPVariable_Unpack(leaf.ptr()))) : leaf;
   }
   return mapped;
 }
@@ -159,15 +162,26 @@ class Hidden {
   std::optional<HideFrom> scope_;
 };
 
+// Every call of every autograd.Function begins with this one: pybind11 would take most of its time.
+PyObject* transforms_of_arguments(PyObject*, PyObject* arguments) {
+  return PyLong_FromLong(any_wrapper(arguments) ? transforms_of(arguments) : 0);
+}
+
+PyMethodDef methods[] = {{"transforms_of", transforms_of_arguments, METH_O, nullptr},
+                         {nullptr, nullptr, 0, nullptr}};
+
 }  // namespace
 
 void bind_function_arguments(py::module_& m) {
+  if (PyModule_AddFunctions(m.ptr(), methods) != 0) {
+    throw py::error_already_set();
+  }
   py::class_<Hidden>(m, "Hidden")
       .def(py::init<LevelPtr>())
       .def("__enter__", &Hidden::enter)
       .def("__exit__", [](Hidden& hidden, const py::args&) { hidden.exit(); });
-  m.def("transforms_of", &transforms_of);
-  m.def("innermost_level_of", [](const py::tuple& leaves) { return innermost_level_of(leaves); });
+  m.def("innermost_level_of",
+        [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
   m.def("lift", &lift_all);
   m.def("wrap_batched", &wrap_batched);
   m.def("split_batched", &split_batched);
