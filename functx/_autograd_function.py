@@ -10,14 +10,16 @@ next level is the innermost. Where there is a tape, autograd records that call a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import custom_function_call
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
+from torch.utils.checkpoint import CheckpointFunction
 
 from . import _C
 from ._custom_function import (
@@ -46,15 +48,20 @@ def _apply(
     function: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any], transforms: int
 ) -> Any:
     """`function.apply` where an argument is a wrapper."""
+    if torch._C._are_functorch_transforms_active():
+        return _apply_beside_torch_func(function, args, kwargs, transforms)
     has_rule = transforms & _BATCHED and function.vmap is not Function.vmap
     if (
         # As ordinary code, recorded by at most the innermost tape, it is what it should be.
         not (transforms & _DIFFERENTIATED_BELOW or has_rule)
         or function.__module__ in _PASSED_ON
         or f"{function.__module__}.{function.__name__}" in _PASSED_ON
-        or torch._C._are_functorch_transforms_active()
     ):
         return _plain_apply(function, *args, **kwargs)
+    if function is CheckpointFunction:
+        # Its derivative is that of the function it runs. It saves memory where it can.
+        run, _, *inputs = args
+        return run(*inputs)
     if has_rule and function.generate_vmap_rule:
         raise RuntimeError(
             f"functx.vmap: {function.__name__} has a vmap staticmethod and generate_vmap_rule=True,"
@@ -70,6 +77,19 @@ def _apply(
     needs = tuple(isinstance(arg, Tensor) and _is_differentiated(arg) for arg in args)
     result = _evaluate(operation, args, needs, wants_context=False)
     return result.outputs if result.is_tuple else result.outputs[0]
+
+
+def _apply_beside_torch_func(
+    function: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any], transforms: int
+) -> Any:
+    is_inner = _C.innermost_level() is not None
+    if is_inner and transforms & (_BATCHED | _DIFFERENTIATED_BELOW):
+        raise NotImplementedError(
+            f"functx: {function.__name__}.apply was called under functx's transforms inside of "
+            f"torch.func's, where only functx.grad and functx.vjp know about autograd.Function. "
+            f"Use functx for the outer transforms too."
+        )
+    return _plain_apply(function, *args, **kwargs)
 
 
 def _is_differentiated(arg: Tensor) -> bool:
@@ -238,7 +258,7 @@ def _record(
 ) -> Result:
     call = _Call(operation, level, needs)
     # Not the `apply` of Function, which is the one that led here.
-    outputs = super(Function, _Recorded).apply(call, *args)  # type: ignore[misc]
+    outputs = super(Function, _Recorded).apply(call, *args)  # type: ignore[no-untyped-call]
     result, call.result = call.result, None
     assert result is not None
     unchanged = {id(arg) for arg in args}
@@ -391,7 +411,7 @@ def _tangents_of_context(
     needs: tuple[bool, ...],
     spec: TreeSpec,
 ) -> dict[int, Tensor | None]:
-    """The tangents of what `forward` keeps and is neither input nor output, by place in the context.
+    """The tangents of what `forward` keeps and is neither input nor output, by place among leaves.
 
     No rule of the Function gives these. What it keeps is used where its backward is differentiated
     in turn, so `forward` is run once more, on duals.
@@ -449,6 +469,23 @@ def _make_dual(level: _C.Level, value: Any, tangent: Tensor | None) -> Any:
     return unflatten(_C.lift(level, leaves), spec)
 
 
+def _pass_by_torch_func() -> None:
+    """Lets the operator by which torch.func sees a Function go past the dispatch keys of ours.
+
+    They have no names in Python, so they are read off a tensor and the state of the thread.
+    """
+    level = _C.push_vmap(1, "error")
+    try:
+        (tensor,) = _C.wrap_batched(level, (torch.zeros(1),), (True,))
+        sets = (torch._C._dispatch_keys(tensor), torch._C._dispatch_tls_local_include_set())
+        for keys in sets:
+            custom_function_call.non_fallthrough_keys = (
+                custom_function_call.non_fallthrough_keys.remove(keys.highestPriorityTypeId())
+            )
+    finally:
+        _C.pop(level)
+
+
 def install() -> None:
     """Makes `Function.apply` ask us about wrappers; called once, on import."""
     transforms_of = _C.transforms_of
@@ -464,4 +501,5 @@ def install() -> None:
             return _plain_apply(cls, *args, **kwargs)
         return _apply(cls, args, kwargs, transforms)
 
+    _pass_by_torch_func()
     Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]

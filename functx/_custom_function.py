@@ -214,8 +214,8 @@ class CustomOperation:
         if not self.has_backward or self.is_once_differentiable:
             lack = "backward is once_differentiable" if self.has_backward else "no backward either"
             raise RuntimeError(
-                f"functx.jvp: {self.name} has no jvp staticmethod, and {lack}, from which one could "
-                f"be derived. Define jvp(ctx, *tangents)."
+                f"functx.jvp: {self.name} has no jvp staticmethod, and {lack}, from which one "
+                f"could be derived. Define jvp(ctx, *tangents)."
             )
         level = _C.push_grad()
         try:
@@ -249,7 +249,7 @@ class CustomOperation:
         return [None if one is None else next(pulled) for one in ones]
 
     def _check_recorded(self, results: list[Tensor]) -> None:
-        """Zeros need not depend on the gradients; anything else does, though autograd may not see it."""
+        """Zeros need not depend on the gradients; all else does, though autograd may not see it."""
         for result in results:
             if not result.requires_grad and _base_value(result).count_nonzero():
                 raise RuntimeError(
@@ -405,7 +405,8 @@ class BatchedOperation:
             results = self.operation.jvp(
                 self._examples_of(level, context), _C.wrap_batched(level, tangents, flags)
             )
-            return _C.unbatch(level, results, [0 if batched else None for batched in self._outputs])
+            dims = [0 if is_batched else None for is_batched in self._outputs]
+            return list(_C.unbatch(level, results, dims))
 
 
 def _gradient(level: _C.Level, result: Tensor, shape: torch.Size, is_batched: bool) -> Tensor:

@@ -6,9 +6,18 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from _functions import Detaching, ForwardOnly, Intermediate, OldStyle, Once, SavesOutput
+from _functions import (
+    Detaching,
+    ForwardOnly,
+    GeneratedRule,
+    Intermediate,
+    OldStyle,
+    Once,
+    SavesOutput,
+)
 from _reference import assert_equal_trees, autograd_grad, numeric_hessian, randn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import functx
 
@@ -311,7 +320,7 @@ def test_first_derivatives_of_any_backward(function):
     ],
 )
 def test_once_differentiable_is_an_error_the_second_time(second):
-    with pytest.raises(RuntimeError, match="differentiate twice.*once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"differentiate twice.*once_differentiable"):
         second(Once.apply, randn(4, 3))
 
 
@@ -507,9 +516,9 @@ def test_wrong_numbers_of_derivatives():
             return x, y
 
     x = randn(4)
-    with pytest.raises(RuntimeError, match="TooFew.backward has to return .* 2, and returned 1"):
+    with pytest.raises(RuntimeError, match=r"TooFew.backward has to return .* 2, and returned 1"):
         functx.grad(lambda x: functx.vmap(TooFew.apply)(x, x).sum())(x)
-    with pytest.raises(RuntimeError, match="TooFew.jvp has to return .* 1, and returned 2"):
+    with pytest.raises(RuntimeError, match=r"TooFew.jvp has to return .* 1, and returned 2"):
         functx.jvp(lambda x: TooFew.apply(x, x), (x,), (x,))
 
 
@@ -552,3 +561,54 @@ def test_nothing_is_kept_alive():
         assert [ref() for ref in saved] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoint(use_reentrant):
+    batch, tangent = randn(4, 3), randn(4, 3)
+
+    def f(x):
+        return checkpoint(lambda x: OldStyle.apply(x) * x, x, use_reentrant=use_reentrant)
+
+    derivative = 2 * batch.cos() * batch + batch.sin()
+    assert_close(functx.vmap(f)(batch), batch.sin() * batch)
+    assert_close(functx.jvp(f, (batch,), (tangent,))[1], derivative * tangent)
+    assert_close(functx.jvp(functx.vmap(f), (batch,), (tangent,))[1], derivative * tangent)
+    assert_close(functx.grad(lambda b: functx.vmap(f)(b).sum())(batch), derivative)
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        lambda f, b: functx.vmap(torch.func.grad(lambda x: f(x).sum()))(b),
+        lambda f, b: functx.grad(lambda b: torch.func.vmap(f)(b).sum())(b),
+        lambda f, b: functx.vmap(functx.grad(lambda x: torch.func.vmap(f)(x[None]).sum()))(b),
+        lambda f, b: functx.jvp(torch.func.vmap(f), (b,), (torch.ones_like(b),))[1],
+        lambda f, b: torch.func.vmap(functx.grad(lambda x: f(x).sum()))(b),
+    ],
+    ids=[
+        "vmap(func.grad)",
+        "grad(func.vmap)",
+        "vmap(grad(func.vmap))",
+        "jvp(func.vmap)",
+        "func.vmap(grad)",
+    ],
+)
+def test_beside_torch_func(derivative):
+    batch = randn(4, 3)
+    assert_close(derivative(NewCube.apply, batch), 3 * batch**2)
+
+
+def test_what_is_not_done_inside_torch_func():
+    with pytest.raises(NotImplementedError, match=r"GeneratedRule.*Use functx for the outer"):
+        torch.func.grad(lambda b: functx.vmap(GeneratedRule.apply)(b).sum())(randn(4, 3))
+
+
+def test_compiled_code_has_the_function_in_its_graph():
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def f(x):
+        return OldStyle.apply(x) * 2
+
+    leaf = randn(3).requires_grad_()
+    f(leaf).sum().backward()
+    assert_close(leaf.grad, 4 * leaf.detach().cos())
