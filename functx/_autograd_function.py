@@ -30,6 +30,7 @@ from ._custom_function import (
     Result,
     can_have_tangent,
 )
+from ._once_differentiable import collect_tracked, make_final
 from .batching_rules import VmapInfo, check_out_dim
 from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
 
@@ -212,45 +213,8 @@ def _pull_once(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
     if torch.is_grad_enabled():
         for tensor in (*gradients, *ctx.saved_tensors):
             if tensor is not None:
-                _collect_tracked(tensor, sources)
-    return tuple(None if result is None else _make_final(result, sources) for result in results)
-
-
-def _collect_tracked(tensor: Tensor, found: dict[int | None, list[Tensor]]) -> None:
-    """Adds `tensor` and what it is made of, where autograd tracks it, by the ids of levels."""
-    if tensor.requires_grad:
-        found.setdefault(_level_id(tensor), []).append(tensor)
-    if _C.is_wrapper(tensor):
-        for value in _C.unwrap(tensor)[:2]:
-            if value is not None:
-                _collect_tracked(value, found)
-
-
-def _level_id(tensor: Tensor) -> int | None:
-    level = _C.level_of(tensor)
-    return None if level is None else level.id
-
-
-def _make_final(tensor: Tensor, sources: dict[int | None, list[Tensor]]) -> Tensor:
-    """`tensor`, in which differentiation by a source, in its stratum, raises an error."""
-    level = _C.level_of(tensor)
-    if level is not None:
-        value, tangent, is_batched = _C.unwrap(tensor)
-        value = _make_final(value, sources)
-        if level.kind == "vmap":
-            tensor = _C.wrap_batched(level, (value,), (is_batched,))[0]
-        else:
-            tangent = None if tangent is None else _make_final(tangent, sources)
-            tensor = _C.make_duals(level, (value,), (tangent,))[0]
-    tracked = sources.get(_level_id(tensor))
-    if not tracked:
-        return tensor
-    error = torch._C._functions.DelayedError(
-        b"trying to differentiate twice a function that was marked with @once_differentiable",
-        1 + len(tracked),
-    )
-    final: Tensor = error(tensor, *tracked)[0]
-    return final
+                collect_tracked(tensor, sources)
+    return tuple(None if result is None else make_final(result, sources) for result in results)
 
 
 def _record(

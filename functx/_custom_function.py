@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, FunctionCtx, _SingleLevelFunction, once_differentiable
+from torch.autograd.function import Function, FunctionCtx, _SingleLevelFunction
+from torch.autograd.graph import saved_tensors_hooks
 
 from . import _C
+from ._once_differentiable import is_once_differentiable
 from .pytree import flatten, unflatten
 
 
@@ -123,7 +125,7 @@ class CustomOperation:
             )
         self.has_backward = bool(backwards)
         self._backward: Callable[..., Any] = (backwards or [Function.backward])[0]
-        self.is_once_differentiable = _is_once_differentiable(self._backward)
+        self.is_once_differentiable = is_once_differentiable(self._backward)
         self._inputs: list[_Like | None] = []
         self._outputs: list[_Like | None] = []
         self._differentiable: list[bool] = []
@@ -225,7 +227,9 @@ class CustomOperation:
             remaining = iter(seeds)
             gradients = [None if one is None else next(remaining) for one in ones]
             needs = tuple(tangent is not None for tangent in tangents)
-            results = self.backward(context, needs, gradients)
+            # This tape is gone in a moment: hooks of a checkpoint around us are not for it.
+            with saved_tensors_hooks(_as_it_is, _as_it_is):
+                results = self.backward(context, needs, gradients)
             pairs = [
                 (result.sum_to_size(tangent.shape), tangent)
                 for result, tangent in zip(results, tangents, strict=True)
@@ -271,23 +275,14 @@ def _materialized(
     ]
 
 
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _base_value(tensor: Tensor) -> Tensor:
     while _C.is_wrapper(tensor):
         tensor = _C.unwrap(tensor)[0]
     return tensor
-
-
-# All that the decorator returns share it.
-_ONCE = once_differentiable(lambda ctx: None).__code__
-
-
-def _is_once_differentiable(backward: Callable[..., Any]) -> bool:
-    current: Any = backward
-    while current is not None:
-        if getattr(current, "__code__", None) is _ONCE:
-            return True
-        current = getattr(current, "__wrapped__", None)
-    return False
 
 
 class BatchedOperation:

@@ -60,6 +60,10 @@ class WithJvp(SetupContext):
         return 2 * x.cos() * tangent
 
 
+class GeneratedWithJvp(WithJvp):
+    generate_vmap_rule = True
+
+
 class OldStyleWithJvp(OldStyle):
     @staticmethod
     def forward(ctx, x):
@@ -287,6 +291,7 @@ KINDS = {
     "generate_vmap_rule": GeneratedRule.apply,
     "vjp": WithVjp.apply,
     "jvp": WithJvp.apply,
+    "generate_vmap_rule and jvp": GeneratedWithJvp.apply,
     "old style with jvp": OldStyleWithJvp.apply,
     "vmap": NumpySin.apply,
     "vmap and jvp": NumpySinWithJvp.apply,
