@@ -10,8 +10,9 @@ next level is the innermost. Where there is a tape, autograd records that call a
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -38,10 +39,6 @@ from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
 _BATCHED = 2
 _DIFFERENTIATED_BELOW = 4
 
-# What PyTorch calls inside its own machinery. The derivative of a custom operator is asked for by
-# our kernel of that operator; non-reentrant checkpointing uses a Function for the node it makes.
-_PASSED_ON = frozenset({"torch._library.autograd", "torch.utils.checkpoint._NoopSaveInputs"})
-
 _plain_apply: Callable[..., Any] = Function.apply.__func__  # type: ignore[attr-defined]
 
 
@@ -55,10 +52,14 @@ def _apply(
     if (
         # As ordinary code, recorded by at most the innermost tape, it is what it should be.
         not (transforms & _DIFFERENTIATED_BELOW or has_rule)
-        or function.__module__ in _PASSED_ON
-        or f"{function.__module__}.{function.__name__}" in _PASSED_ON
+        # Non-reentrant checkpointing calls it, in some versions of PyTorch, to get at its node.
+        or function is getattr(torch.utils.checkpoint, "_NoopSaveInputs", None)
     ):
         return _plain_apply(function, *args, **kwargs)
+    if function.__module__ == "torch._library.autograd":
+        # The derivative of a custom operator: we are in the operator's kernel for autograd, which
+        # calls the one below for `forward`.
+        return _plain_apply(_recording_below(function), *args)
     if function is CheckpointFunction:
         # Its derivative is that of the function it runs. It saves memory where it can.
         run, _, *inputs = args
@@ -78,6 +79,17 @@ def _apply(
     needs = tuple(isinstance(arg, Tensor) and _is_differentiated(arg) for arg in args)
     result = _evaluate(operation, args, needs, wants_context=False)
     return result.outputs if result.is_tuple else result.outputs[0]
+
+
+@cache
+def _recording_below(function: type[Function]) -> type[Function]:
+    """The Function with a `forward` that is recorded in the strata below the node's own."""
+    forward = staticmethod(torch.enable_grad()(function.forward))
+    return types.new_class(
+        function.__name__,
+        (function,),
+        exec_body=lambda namespace: namespace.update(forward=forward),
+    )
 
 
 def _apply_beside_torch_func(

@@ -360,3 +360,25 @@ def test_compiled_code_has_the_function_in_its_graph():
     leaf = randn(3).requires_grad_()
     f(leaf).sum().backward()
     assert_close(leaf.grad, 4 * leaf.detach().cos())
+
+
+@torch.library.custom_op("functx_function_test::sine", mutates_args=())
+def sine(x: torch.Tensor) -> torch.Tensor:
+    return x.sin()
+
+
+sine.register_autograd(
+    lambda ctx, gradient: 2 * gradient * ctx.saved_tensors[0].cos(),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+sine.register_vmap(lambda info, in_dims, x: (sine(x), in_dims[0]))
+
+
+def test_a_custom_operator_on_tapes_in_two_strata():
+    batch = randn(4, 3)
+    leaf = batch.clone().requires_grad_()
+    (first,) = torch.autograd.grad((sine(leaf) ** 2).sum(), leaf, create_graph=True)
+    (expected,) = torch.autograd.grad(first.sum(), leaf)
+    inner = functx.vmap(functx.grad(lambda x: (sine(x) ** 2).sum()))
+    assert_close(functx.grad(lambda b: inner(b).sum())(batch), expected)
+    assert_close(functx.vmap(functx.grad(lambda b: inner(b[None]).sum()))(batch), expected)
