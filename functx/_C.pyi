@@ -112,6 +112,36 @@ def ask_for_library_rules(
 def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
     """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""
 
+@final
+class Hidden:
+    """A context manager: what runs in it belongs to the levels outside of `level`."""
+
+    def __init__(self, level: Level) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+def transforms_of(arguments: tuple[Any, ...]) -> int:
+    """Which transforms the tensors among arguments, and in lists and dicts there, are under.
+
+    0 if none is a wrapper; otherwise 1, plus 2 if one differs between the examples of a batch, plus
+    4 if one is differentiated elsewhere than by the tape of the innermost level: it has a tangent,
+    or is a value which autograd records."""
+
+def innermost_level_of(leaves: tuple[Any, ...]) -> Level | None:
+    """The innermost level among leaves, those which are no tensors included; None if no wrapper."""
+
+def lift(level: Level, leaves: Sequence[Any]) -> list[Any]:
+    """Tensors of `level`; one of an outer level becomes the same for all examples, or constant."""
+
+def wrap_batched(level: Level, leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
+    """Tensors of `level` for leaves that have the batch dimension in front, or none."""
+
+def split_batched(level: Level, leaves: Sequence[Any]) -> tuple[list[Any], list[bool]]:
+    """The inverse of `wrap_batched`."""
+
+def write_tangent(level: Level, dual: Tensor, tangent: Tensor | None) -> None:
+    """Gives a tensor of a forward-mode level, written to in place, its new tangent."""
+
 def operator_coverage() -> dict[str, str]:
     """How vmap treats each operator of the dispatcher: "rule", "decomposition" or "fallback"."""
 

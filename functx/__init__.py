@@ -21,7 +21,7 @@ own: they hold no transform, and work with these.
 from torch.func import functional_call, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import _indexing, _inspection, batching_rules
+from . import _autograd_function, _indexing, _inspection, batching_rules
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
 from .grad import grad, grad_and_value
@@ -54,3 +54,4 @@ __version__ = "0.1.0"
 _indexing.install()
 _inspection.install()
 batching_rules.install()
+_autograd_function.install()

@@ -207,7 +207,7 @@ def _wrap(operator: str, level: _C.Level, output: Any, out_dim: Any) -> Any:
     if isinstance(output, Tensor):
         if isinstance(out_dim, (tuple, list)) and len(out_dim) == 1:
             (out_dim,) = out_dim
-        _check_out_dim(operator, level, output, out_dim)
+        check_out_dim(operator, level, output, out_dim)
         return _C.wrap_result(level, output, out_dim)
     if not isinstance(output, (tuple, list)):
         return output
@@ -220,7 +220,7 @@ def _wrap(operator: str, level: _C.Level, output: Any, out_dim: Any) -> Any:
     return [_wrap(operator, level, *each) for each in zip(output, out_dims, strict=True)]
 
 
-def _check_out_dim(operator: str, level: _C.Level, output: Tensor, out_dim: Any) -> None:
+def check_out_dim(operator: str, level: _C.Level, output: Tensor, out_dim: Any) -> None:
     if out_dim is None:
         return
     shape = tuple(output.shape)

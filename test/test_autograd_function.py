@@ -96,15 +96,6 @@ straight = pytest.mark.parametrize(
 )
 
 
-OWN_RULES = pytest.mark.xfail(
-    reason="autograd.Function around vmap or jvp: apply sees wrappers that do not require grad at "
-    "their level and runs forward as ordinary code, so the Function's own backward, jvp and vmap "
-    "rules are not asked",
-    strict=True,
-)
-
-
-@OWN_RULES
 @cubes
 def test_under_every_transform(cube):
     x, tangent = randn(4), randn(4)
@@ -145,7 +136,6 @@ def test_its_own_backward_is_used(function):
     assert_close(functx.jacrev(lambda x: f(x)[None])(x), expected[None])
 
 
-@OWN_RULES
 @straight
 def test_its_own_backward_is_used_when_autograd_is_outside_vmap(function):
     x = randn(4) * 3
@@ -160,7 +150,6 @@ def test_its_own_backward_is_used_when_autograd_is_outside_vmap(function):
     assert_close(leaf.grad, expected)
 
 
-@OWN_RULES
 def test_its_own_jvp_is_used():
     x, tangent = randn(4) * 3, randn(4)
     expected = 2 * tangent * (1 + x)
@@ -261,7 +250,6 @@ class NumpySort(torch.autograd.Function):
         return NumpySort.apply(x, dim if dim < 0 else dim + 1), (0, 0)
 
 
-@OWN_RULES
 def test_a_vmap_rule_of_its_own():
     x = randn(4, 3)
     assert_close(functx.vmap(lambda x: NumpySort.apply(x, 0)[0])(x), x.sort(1).values)

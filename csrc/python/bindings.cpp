@@ -10,6 +10,7 @@
 #include "batching/dims.h"
 #include "core/coverage.h"
 #include "forward_ad/dual_tensor.h"
+#include "python/function_arguments.h"
 #include "python/item_access.h"
 #include "python/python_rules.h"
 #include "reverse_ad/lift.h"
@@ -219,6 +220,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_reverse_mode(m);
   bind_item_access(m);
   bind_python_rules(m);
+  bind_function_arguments(m);
   m.def("operator_coverage", [] {
     return operator_coverage(
         [](const c10::OperatorHandle& op) { return find_boxed_batching_rule(op) != nullptr; });

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -101,6 +102,17 @@ bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs)
   // A leaf that is not ours.
   return reaches<torch::autograd::AccumulateGrad>(
       torch::autograd::impl::gradient_edge(output).function.get(), own);
+}
+
+// Behind the node that stands for the derivative of a once_differentiable backward there is
+// nothing, so an input would seem not to be reached.
+void check_differentiable(const torch::autograd::edge_list& roots) {
+  for (const auto& root : roots) {
+    TORCH_CHECK(!reaches<torch::autograd::Error>(root.function.get(), {}),
+                "functx: trying to differentiate twice a function that was marked with "
+                "@once_differentiable. Remove the mark if its backward is made of differentiable "
+                "operators.");
+  }
 }
 
 // `output` without any connection to a tape, in all strata.
@@ -237,6 +249,10 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
     gradients = torch::autograd::Engine::get_default_engine().execute(
         roots, seeds, retain_graph || create_graph, create_graph, /*accumulate_grad=*/false,
         targets);
+  }
+  if (std::any_of(gradients.begin(), gradients.end(),
+                  [](const Tensor& g) { return !g.defined(); })) {
+    check_differentiable(roots);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
     gradients[i] = outside_stratum(

@@ -1,0 +1,191 @@
+// Arguments of an autograd.Function: which transforms they are under, and the way from a tensor at
+// a level to its value and back. Unlike `batch`, these keep the identity of a value.
+#include "python/function_arguments.h"
+
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "batching/batched_tensor.h"
+#include "forward_ad/dual_tensor.h"
+#include "reverse_ad/lift.h"
+
+namespace functx {
+namespace {
+
+namespace py = pybind11;
+
+// The bits of `transforms_of`, as functx/_C.pyi has them.
+constexpr int kIsWrapped = 1;
+constexpr int kIsBatched = 2;
+constexpr int kIsDifferentiatedBelow = 4;
+
+// Without the cost of Python's isinstance, which asks the metaclass of Tensor.
+bool is_tensor(PyObject* object) {
+  return PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(THPVariableClass));
+}
+
+// Calls `visit` with each tensor in an argument, until it returns true.
+template <class Visit>
+bool any_tensor(PyObject* argument, const Visit& visit) {
+  if (is_tensor(argument)) {
+    return visit(THPVariable_Unpack(argument));
+  }
+  if (PyTuple_Check(argument) || PyList_Check(argument)) {
+    const Py_ssize_t size = PySequence_Fast_GET_SIZE(argument);
+    PyObject** items = PySequence_Fast_ITEMS(argument);
+    return std::any_of(items, items + size,
+                       [&](PyObject* item) { return any_tensor(item, visit); });
+  }
+  if (PyDict_Check(argument)) {
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    for (Py_ssize_t position = 0; PyDict_Next(argument, &position, &key, &value);) {
+      if (any_tensor(value, visit)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+// Whether autograd records what is done to the tensor, in its own stratum.
+bool is_recorded(const Tensor& tensor) {
+  const auto* meta = torch::autograd::impl::get_autograd_meta(tensor);
+  return meta != nullptr && ((meta->requires_grad() && c10::GradMode::is_enabled()) ||
+                             (meta->fw_grad_ != nullptr && !meta->fw_grad_->empty()));
+}
+
+int transforms_below(const Tensor& tensor);
+
+int transforms_at_and_below(const Tensor& value) {
+  return (is_recorded(value) ? kIsDifferentiatedBelow : 0) | transforms_below(value);
+}
+
+// Of what the tensor stands for; a tape that it is on itself does not count.
+int transforms_below(const Tensor& tensor) {
+  const Wrapper* wrapper = as_wrapper(tensor);
+  if (wrapper == nullptr) {
+    return 0;
+  }
+  if (wrapper->level()->transform == Transform::Vmap) {
+    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
+    return (batched.is_batched ? kIsBatched : 0) | transforms_at_and_below(batched.value);
+  }
+  const Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  if (!dual.has_tangent()) {
+    return transforms_at_and_below(dual.primal);
+  }
+  return kIsDifferentiatedBelow | transforms_at_and_below(dual.primal) |
+         transforms_at_and_below(dual.tangent);
+}
+
+LevelPtr inner_of(const LevelPtr& a, const LevelPtr& b) {
+  return a == nullptr || (b != nullptr && b->id > a->id) ? b : a;
+}
+
+LevelPtr innermost_level_of(PyObject* arguments) {
+  LevelPtr innermost;
+  any_tensor(arguments, [&](const Tensor& tensor) {
+    innermost = inner_of(innermost, level_of(tensor));
+    return false;
+  });
+  return innermost;
+}
+
+bool any_wrapper(PyObject* arguments) {
+  return any_tensor(arguments, [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; });
+}
+
+int transforms_of(PyObject* arguments) {
+  const LevelPtr innermost = innermost_level_of(arguments);
+  int transforms = kIsWrapped;
+  any_tensor(arguments, [&](const Tensor& tensor) {
+    // A tensor of an outer level is a value at the innermost one.
+    transforms |=
+        level_of(tensor) == innermost ? transforms_below(tensor) : transforms_at_and_below(tensor);
+    return false;
+  });
+  return transforms;
+}
+
+// `change` of each tensor; what else is among the leaves stays.
+template <class Change>
+py::list map_tensors(const py::sequence& leaves, const Change& change) {
+  py::list mapped(leaves.size());
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const py::object leaf = leaves[i];
+    mapped[i] = is_tensor(leaf.ptr()) ? py::cast(change(i, THPVariable_Unpack(leaf.ptr()))) : leaf;
+  }
+  return mapped;
+}
+
+py::list lift_all(const LevelPtr& level, const py::sequence& leaves) {
+  return map_tensors(leaves, [&](size_t, const Tensor& tensor) { return lift(tensor, level); });
+}
+
+py::list wrap_batched(const LevelPtr& level, const py::sequence& leaves,
+                      const std::vector<bool>& batched) {
+  return map_tensors(leaves, [&](size_t i, const Tensor& value) {
+    return make_batched(level, {value, static_cast<bool>(batched[i])});
+  });
+}
+
+py::tuple split_batched(const LevelPtr& level, const py::sequence& leaves) {
+  std::vector<bool> batched(leaves.size(), false);
+  const py::list values = map_tensors(leaves, [&](size_t i, const Tensor& tensor) {
+    Batched split = unwrap_batched(level, tensor);
+    batched[i] = split.is_batched;
+    return std::move(split.value);
+  });
+  return py::make_tuple(values, batched);
+}
+
+void write_tangent(const LevelPtr& level, const Tensor& dual,
+                   const std::optional<Tensor>& tangent) {
+  at_level<DualTensor>(dual, *level)->write_tangent(tangent.value_or(Tensor()));
+}
+
+// A context manager.
+class Hidden {
+ public:
+  explicit Hidden(LevelPtr level) : level_(std::move(level)) {}
+  void enter() { scope_.emplace(*level_); }
+  void exit() { scope_.reset(); }
+
+ private:
+  LevelPtr level_;
+  std::optional<HideFrom> scope_;
+};
+
+// Every call of every autograd.Function begins with this one: pybind11 would take most of its time.
+PyObject* transforms_of_arguments(PyObject*, PyObject* arguments) {
+  return PyLong_FromLong(any_wrapper(arguments) ? transforms_of(arguments) : 0);
+}
+
+PyMethodDef methods[] = {{"transforms_of", transforms_of_arguments, METH_O, nullptr},
+                         {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
+void bind_function_arguments(py::module_& m) {
+  if (PyModule_AddFunctions(m.ptr(), methods) != 0) {
+    throw py::error_already_set();
+  }
+  py::class_<Hidden>(m, "Hidden")
+      .def(py::init<LevelPtr>())
+      .def("__enter__", &Hidden::enter)
+      .def("__exit__", [](Hidden& hidden, const py::args&) { hidden.exit(); });
+  m.def("innermost_level_of",
+        [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
+  m.def("lift", &lift_all);
+  m.def("wrap_batched", &wrap_batched);
+  m.def("split_batched", &split_batched);
+  m.def("write_tangent", &write_tangent);
+}
+
+}  // namespace functx
