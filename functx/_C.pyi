@@ -35,6 +35,9 @@ def pop(level: Level) -> None:
 def level_depth() -> int:
     """Number of levels active on this thread."""
 
+def active_levels() -> list[Level]:
+    """The active levels of this thread, outermost first."""
+
 def innermost_level() -> Level | None:
     """The innermost active level of this thread."""
 
@@ -127,3 +130,9 @@ def install_item_access(
     getitem: Callable[[Tensor, Any], Tensor], setitem: Callable[[Tensor, Any, Any], None]
 ) -> None:
     """`x[...]` of every tensor calls these if a number in the index `is_batched_number`."""
+
+def allow_loop_fallback(allowed: bool) -> bool:
+    """Lets operators without a rule run in a loop, or makes them raise; returns the old setting."""
+
+def loop_fallback_allowed() -> bool:
+    """Whether operators without a rule may run in a loop."""

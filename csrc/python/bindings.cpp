@@ -8,6 +8,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
+#include "batching/loop_switches.h"
 #include "core/coverage.h"
 #include "forward_ad/dual_tensor.h"
 #include "python/item_access.h"
@@ -184,6 +185,7 @@ void bind_levels(py::module_& m) {
   m.def("push_grad", &push_grad);
   m.def("pop", &pop);
   m.def("level_depth", [] { return active_levels().size(); });
+  m.def("active_levels", [] { return active_levels().vec(); });
   m.def("innermost_level",
         [] { return active_levels().empty() ? LevelPtr() : active_levels().back(); });
 }
@@ -224,6 +226,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         [](const c10::OperatorHandle& op) { return find_boxed_batching_rule(op) != nullptr; });
   });
   m.def("warn_on_loop_fallback", &warn_on_loop);
+  m.def("allow_loop_fallback", &allow_loop);
+  m.def("loop_fallback_allowed", &loop_is_allowed);
 }
 
 }  // namespace functx
