@@ -390,6 +390,39 @@ def test_a_vmap_by_hand():
     assert_close(values[0], 2 * x.movedim(1, 0))
 
 
+class Box:
+    """A container that is no pytree."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_library_that_replaces_the_helpers_of_vmap(monkeypatch):
+    """The way tensordict teaches vmap its containers."""
+    module = torch._functorch.vmap
+    unwrap = module._unwrap_batched
+
+    def process(in_dims, args, func):
+        return args[0].tensor.shape[0], [0], [args[0].tensor], None
+
+    def create(in_dims, args, level, spec):
+        return (Box(module._add_batch_dim(args[0], in_dims[0], level)),)
+
+    def unwrap_boxes(output, out_dims, level, size, func):
+        return Box(unwrap(output.tensor, out_dims, level, size, func))
+
+    monkeypatch.setattr(module, "_process_batched_inputs", process)
+    monkeypatch.setattr(module, "_create_batched_inputs", create)
+    monkeypatch.setattr(module, "_unwrap_batched", unwrap_boxes)
+    x = randn(3, 4)
+    f = lambda box: Box(box.tensor.sum() * box.tensor)
+    assert_close(torch.vmap(f, out_dims=1)(Box(x)).tensor, (x * x.sum(1, True)).t())
+    assert torch._C._are_functorch_transforms_active() is False
+    monkeypatch.undo()
+    assert_close(torch.vmap(torch.sum)(x), x.sum(1))
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_grad_by_hand():
     from torch._functorch.eager_transforms import (

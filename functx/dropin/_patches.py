@@ -22,7 +22,7 @@ import torch
 
 import functx
 
-from . import _private
+from . import _hooked_vmap, _private
 
 Function = Callable[..., Any]
 
@@ -76,6 +76,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "maybe_get_level": (_C,),
     "current_level": (_C,),
     "maybe_current_level": (_C,),
+    "_are_functorch_transforms_active": ("torch._C",),
     "get_dynamic_layer_stack_depth": (_C,),
     "peek_interpreter_stack": (_C,),
     "get_interpreter_stack": (_C,),
@@ -193,12 +194,13 @@ def _is_reading(caller: FrameType) -> bool:
 
 def _routed(ours: Function, theirs: Function) -> Function:
     is_compiling = torch.compiler.is_dynamo_compiling
+    call = _hooked_vmap.vmap if ours is functx.vmap else ours
 
     @functools.wraps(ours)
     def routed(*args: Any, **kwargs: Any) -> Any:
         if is_compiling() or _is_pytorch(sys._getframe(1)):
             return theirs(*args, **kwargs)
-        return ours(*args, **kwargs)
+        return call(*args, **kwargs)
 
     return routed
 

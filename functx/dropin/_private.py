@@ -129,6 +129,10 @@ def maybe_current_level() -> int | None:
     return len(_C.active_levels()) or _theirs.maybe_current_level()
 
 
+def _are_functorch_transforms_active() -> bool:
+    return bool(_C.active_levels()) or torch._C._are_functorch_transforms_active()
+
+
 def get_dynamic_layer_stack_depth() -> int:
     return len(_C.active_levels()) or _theirs.get_dynamic_layer_stack_depth()
 
