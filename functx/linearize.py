@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _C
+from ._arguments import differentiable_leaves
+from ._outputs import check_differentiable, tensor_leaves
 from .pytree import describe, flatten, unflatten
-from .vjp import vjp
 
 __all__ = ["linearize"]
+
+_API = "linearize(f, *primals)"
 
 
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -50,24 +54,37 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
         >>> jvp_fn(torch.tensor(1.0), torch.tensor(10.0))
         tensor(34.)
     """
-    output, pull_back = vjp(func, *primals)
-    leaves, spec = flatten(output)
-    # The point doesn't matter: pull_back is linear.
-    _, push_forward = vjp(pull_back, unflatten([torch.zeros_like(leaf) for leaf in leaves], spec))
-    primal_leaves, primals_spec = flatten(primals)
+    leaves, primals_spec = differentiable_leaves(_API, primals)
+    transpose = _C.push_grad()
+    try:
+        level = _C.push_grad()
+        try:
+            inputs = _C.track(level, leaves)
+            outputs, output_spec = tensor_leaves(_API, func(*unflatten(inputs, primals_spec)))
+            check_differentiable(_API, outputs)
+            released = _C.release(level, outputs, inputs)
+        finally:
+            _C.pop(level)
+        # The point doesn't matter: the pullback is linear.
+        cotangents = _C.track(transpose, [torch.zeros_like(each) for each in released])
+        pulled = _C.pullback(level, outputs, inputs, cotangents, True)
+        output = unflatten(_C.release(transpose, released, cotangents), output_spec)
+    finally:
+        _C.pop(transpose)
 
     def jvp_fn(*tangents: Any) -> Any:
         tangent_leaves, tangents_spec = flatten(tangents)
         if tangents_spec != primals_spec:
             raise RuntimeError(
-                f"jvp_fn of linearize(f, *primals): Expected the tangents "
+                f"jvp_fn of {_API}: Expected the tangents "
                 f"{describe(tangents_spec)} to have the same argspec as the primals "
                 f"{describe(primals_spec)}. Pass one tangent for each primal, zeros for one that "
                 f"stays fixed."
             )
-        for index, (primal, tangent) in enumerate(zip(primal_leaves, tangent_leaves, strict=True)):
+        for index, (primal, tangent) in enumerate(zip(leaves, tangent_leaves, strict=True)):
             _check_tangent(index, primal, tangent)
-        return push_forward(tangents)[0]
+        pushed = _C.pullback(transpose, pulled, cotangents, tangent_leaves, True, inputs)
+        return unflatten(pushed, output_spec)
 
     return output, jvp_fn
 
@@ -75,14 +92,14 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
 def _check_tangent(index: int, primal: Tensor, tangent: Any) -> None:
     if not isinstance(tangent, Tensor):
         raise RuntimeError(
-            f"jvp_fn of linearize(f, *primals): tangent:{index} in flattened pytree is of type "
+            f"jvp_fn of {_API}: tangent:{index} in flattened pytree is of type "
             f"{type(tangent)}. Pass torch.tensor(value)."
         )
     for aspect in ("shape", "device", "dtype"):
         expected, actual = getattr(primal, aspect), getattr(tangent, aspect)
         if actual != expected:
             raise RuntimeError(
-                f"jvp_fn of linearize(f, *primals): tangent:{index} with {aspect} {actual} in "
+                f"jvp_fn of {_API}: tangent:{index} with {aspect} {actual} in "
                 f"flattened pytree doesn't match the {aspect} {expected} of the corresponding "
                 f"primal. Tangents are neither broadcast nor converted."
             )

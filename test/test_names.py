@@ -331,6 +331,25 @@ def test_linearize_in_a_nest():
     assert_close(torch.autograd.grad(tangent(leaf, t).sum(), leaf), expected)
 
 
+def test_linearize_leaves_no_tape_behind():
+    output, jvp_fn = functx.linearize(h, X)
+    assert not output.requires_grad
+    assert not jvp_fn(X).requires_grad
+    batch = functx.vmap(jvp_fn)(X[None])
+    assert not batch.requires_grad
+    leaf = X.clone().requires_grad_()
+    assert jvp_fn(leaf).requires_grad
+    assert functx.linearize(h, leaf)[1](X).requires_grad
+    assert functx.linearize(lambda x: h(x * leaf), X)[1](X).requires_grad
+
+
+def test_linearize_inside_of_torch_func():
+    t = X.exp()
+    expected = torch.autograd.functional.vjp(lambda x: tangent_of_h(x, t).sum(), X)[1]
+    assert_close(torch.func.grad(lambda x: functx.linearize(h, x)[1](t).sum())(X), expected)
+    assert_close(torch.func.vmap(lambda x: functx.linearize(h, x)[1](x))(X), tangent_of_h(X, X))
+
+
 def test_linear_maps_in_transforms():
     _, jvp_fn = functx.linearize(h, X)
     ts = torch.stack([X, X.exp(), X.cos()])

@@ -134,7 +134,8 @@ py::list release_all(const LevelPtr& level, const py::sequence& outputs,
 
 py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
                       const std::vector<Tensor>& inputs,
-                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
+                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph,
+                      const std::vector<Tensor>& inner_inputs) {
   std::vector<Tensor> seeds;
   for (const auto& cotangent : cotangents) {
     seeds.push_back(cotangent.value_or(Tensor()));
@@ -142,7 +143,7 @@ py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
   std::vector<Tensor> gradients;
   {
     const py::gil_scoped_release without_gil;
-    gradients = pullback(*level, outputs, inputs, seeds, retain_graph);
+    gradients = pullback(*level, outputs, inputs, seeds, retain_graph, inner_inputs);
   }
   return wrap_all(std::move(gradients));
 }
@@ -208,7 +209,9 @@ void bind_reverse_mode(py::module_& m) {
     return wrap_all(track(*level, inputs));
   });
   m.def("release", &release_all);
-  m.def("pullback", &run_pullback);
+  m.def("pullback", &run_pullback, py::arg("level"), py::arg("outputs"), py::arg("inputs"),
+        py::arg("cotangents"), py::arg("retain_graph"),
+        py::arg("inner_inputs") = std::vector<Tensor>());
 }
 
 }  // namespace
