@@ -35,6 +35,9 @@ def pop(level: Level) -> None:
 def level_depth() -> int:
     """Number of levels active on this thread."""
 
+def active_levels() -> list[Level]:
+    """The active levels of this thread, outermost first."""
+
 def innermost_level() -> Level | None:
     """The innermost active level of this thread."""
 
@@ -75,12 +78,14 @@ def pullback(
     inputs: Sequence[Tensor],
     cotangents: Sequence[Tensor | None],
     retain_graph: bool,
+    inner_inputs: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Vector-Jacobian product by one engine call, zeros where an input is not reached.
 
     `outputs` are the raw outputs of the traced function, not the released ones. A None cotangent
     is ones (of a scalar output). May be called after `pop(level)`; it decides then whether the
-    backward pass itself has to be recorded."""
+    backward pass itself has to be recorded; `inner_inputs`, what a level inside of this one has
+    tracked, are no reason."""
 
 def is_wrapper(x: Tensor) -> bool:
     """Whether `x` is a batched or dual tensor of any level."""
@@ -157,3 +162,9 @@ def install_item_access(
     getitem: Callable[[Tensor, Any], Tensor], setitem: Callable[[Tensor, Any, Any], None]
 ) -> None:
     """`x[...]` of every tensor calls these if a number in the index `is_batched_number`."""
+
+def allow_loop_fallback(allowed: bool) -> bool:
+    """Lets operators without a rule run in a loop, or makes them raise; returns the old setting."""
+
+def loop_fallback_allowed() -> bool:
+    """Whether operators without a rule may run in a loop."""

@@ -4,12 +4,15 @@ The names and the meaning are those of `torch.func`:
 
 - `vmap` maps a function over a dimension of its inputs;
 - `grad`, `grad_and_value` and `vjp` differentiate in reverse mode, `jvp` in forward mode;
+- `linearize` keeps the derivative at a point as a linear map;
 - `jacrev`, `jacfwd` and `hessian` put them together.
 
 `register_batching_rule` tells `vmap` about an operator.
 
-All of them nest and compose. `functional_call`, `stack_module_state` and `make_fx` are PyTorch's
-own: they hold no transform, and work with these.
+All of them nest and compose. `functional_call`, `make_functional`, `make_fx` and their like are
+PyTorch's own: they hold no transform, and work with these. The names of `functorch.experimental`,
+`functorch.compile` and `functorch.einops` are in modules called the same, and `functx.dropin` makes
+programs that import functorch or torch.func use functx.
 
     >>> import torch
     >>> from functx import grad, vmap
@@ -17,33 +20,55 @@ own: they hold no transform, and work with these.
     tensor([1., 1., 1.])
 """
 
-# `import torch` loads both of these modules already.
-from torch.func import functional_call, stack_module_state
+import importlib
+from typing import Any
+
+# None of these modules takes long: `import torch` loads all that is heavy in them.
+from torch._functorch.make_functional import (
+    FunctionalModule,
+    FunctionalModuleWithBuffers,
+    combine_state_for_ensemble,
+    make_functional,
+    make_functional_with_buffers,
+)
+from torch.func import functional_call, replace_all_batch_norm_modules_, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from . import _autograd_function, _indexing, _inspection, batching_rules
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
+from .einops import rearrange
+from .functionalize import functionalize
 from .grad import grad, grad_and_value
 from .hessian import hessian
 from .jacfwd import jacfwd
 from .jacrev import jacrev
 from .jvp import jvp
+from .linearize import linearize
 from .vjp import vjp
 from .vmap import vmap
 
 __all__ = [
     "BatchingRule",
+    "FunctionalModule",
+    "FunctionalModuleWithBuffers",
+    "combine_state_for_ensemble",
     "debug_unwrap",
     "functional_call",
+    "functionalize",
     "grad",
     "grad_and_value",
     "hessian",
     "jacfwd",
     "jacrev",
     "jvp",
+    "linearize",
+    "make_functional",
+    "make_functional_with_buffers",
     "make_fx",
+    "rearrange",
     "register_batching_rule",
+    "replace_all_batch_norm_modules_",
     "stack_module_state",
     "vjp",
     "vmap",
@@ -55,3 +80,9 @@ _indexing.install()
 _inspection.install()
 batching_rules.install()
 _autograd_function.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("compile", "dropin", "experimental"):  # on demand: they take a while
+        return importlib.import_module(f"functx.{name}")
+    raise AttributeError(f"module 'functx' has no attribute {name!r}")

@@ -16,16 +16,17 @@ from torch import Tensor
 from . import _C
 
 
-def debug_unwrap(tensor: Tensor) -> Tensor:
+def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
     """Returns the value behind a tensor inside a transform, for a look at it while debugging.
 
     Args:
         tensor: A tensor. Inside `vmap` its value has the batch dimension in front; inside `jvp` it
             is the primal. A tensor that belongs to no transform is returned as it is.
+        recurse: Whether to go on to a value that belongs to no transform, rather than one level
+            down.
 
     Returns:
-        The value one level down, which may belong to an outer transform: call again for that. What
-        is computed from it is not transformed.
+        The value. What is computed from it is not transformed.
 
     Example:
         >>> import torch
@@ -37,7 +38,11 @@ def debug_unwrap(tensor: Tensor) -> Tensor:
         torch.Size([5, 3])
         torch.Size([5])
     """
-    return _C.unwrap(tensor)[0] if _C.is_wrapper(tensor) else tensor
+    while _C.is_wrapper(tensor):
+        tensor = _C.unwrap(tensor)[0]
+        if not recurse:
+            break
+    return tensor
 
 
 def _describe(tensor: Tensor) -> str:

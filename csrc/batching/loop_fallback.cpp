@@ -8,10 +8,12 @@
 
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
+#include "batching/loop_switches.h"
 
 namespace functx {
 namespace {
 
+std::atomic<bool> loop_allowed{true};
 std::atomic<bool> warnings_enabled{true};
 void (*warning_sink)(const std::string&) = [](const std::string& message) { TORCH_WARN(message); };
 
@@ -147,6 +149,10 @@ torch::jit::Stack call(const c10::OperatorHandle& op, const LevelPtr& level,
 
 }  // namespace
 
+bool allow_loop(bool allowed) { return loop_allowed.exchange(allowed); }
+
+bool loop_is_allowed() { return loop_allowed; }
+
 void set_warning_sink(void (*sink)(const std::string&)) { warning_sink = sink; }
 
 bool warn_on_loop(bool enabled) {
@@ -159,6 +165,10 @@ void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
                         torch::jit::Stack* stack) {
   const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
   if (any_batched_at(level, arguments)) {
+    TORCH_CHECK(loop_allowed, "functx.vmap: there is no batching rule for ",
+                c10::toString(op.operator_name()),
+                ", and the loop over the examples has been switched off. Give it a rule by "
+                "functx.register_batching_rule.");
     warn_once(op);
   }
   loop_silently(op, level, stack);

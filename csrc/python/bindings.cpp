@@ -8,6 +8,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
+#include "batching/loop_switches.h"
 #include "core/coverage.h"
 #include "forward_ad/dual_tensor.h"
 #include "python/function_arguments.h"
@@ -134,7 +135,8 @@ py::list release_all(const LevelPtr& level, const py::sequence& outputs,
 
 py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
                       const std::vector<Tensor>& inputs,
-                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
+                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph,
+                      const std::vector<Tensor>& inner_inputs) {
   std::vector<Tensor> seeds;
   for (const auto& cotangent : cotangents) {
     seeds.push_back(cotangent.value_or(Tensor()));
@@ -142,7 +144,7 @@ py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
   std::vector<Tensor> gradients;
   {
     const py::gil_scoped_release without_gil;
-    gradients = pullback(*level, outputs, inputs, seeds, retain_graph);
+    gradients = pullback(*level, outputs, inputs, seeds, retain_graph, inner_inputs);
   }
   return wrap_all(std::move(gradients));
 }
@@ -185,6 +187,7 @@ void bind_levels(py::module_& m) {
   m.def("push_grad", &push_grad);
   m.def("pop", &pop);
   m.def("level_depth", [] { return active_levels().size(); });
+  m.def("active_levels", [] { return active_levels().vec(); });
   m.def("innermost_level",
         [] { return active_levels().empty() ? LevelPtr() : active_levels().back(); });
 }
@@ -207,7 +210,9 @@ void bind_reverse_mode(py::module_& m) {
     return wrap_all(track(*level, inputs));
   });
   m.def("release", &release_all);
-  m.def("pullback", &run_pullback);
+  m.def("pullback", &run_pullback, py::arg("level"), py::arg("outputs"), py::arg("inputs"),
+        py::arg("cotangents"), py::arg("retain_graph"),
+        py::arg("inner_inputs") = std::vector<Tensor>());
 }
 
 }  // namespace
@@ -226,6 +231,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         [](const c10::OperatorHandle& op) { return find_boxed_batching_rule(op) != nullptr; });
   });
   m.def("warn_on_loop_fallback", &warn_on_loop);
+  m.def("allow_loop_fallback", &allow_loop);
+  m.def("loop_fallback_allowed", &loop_is_allowed);
 }
 
 }  // namespace functx

@@ -214,7 +214,8 @@ Tensor release(const Level& level, const Tensor& output, const std::vector<Tenso
 
 std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
                              const std::vector<Tensor>& inputs,
-                             const std::vector<Tensor>& cotangents, bool retain_graph) {
+                             const std::vector<Tensor>& cotangents, bool retain_graph,
+                             const std::vector<Tensor>& inner_inputs) {
   if (inputs.empty()) {
     return {};
   }
@@ -222,12 +223,14 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
       c10::InferenceMode::is_enabled() ? std::make_optional<c10::InferenceMode>(false)
                                        : std::nullopt;
   const bool records = level.alive ? level.grad_mode_outside : c10::GradMode::is_enabled();
+  std::vector<Tensor> own_inputs = inputs;
+  own_inputs.insert(own_inputs.end(), inner_inputs.begin(), inner_inputs.end());
   // torch.func's tapes are not to be seen from here: they may be there.
   const bool create_graph =
       records &&
       (level.stratum != nullptr || std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
        std::any_of(outputs.begin(), outputs.end(),
-                   [&](const Tensor& output) { return depends_on_outside(output, inputs); }));
+                   [&](const Tensor& output) { return depends_on_outside(output, own_inputs); }));
   // The engine adds up gradients in place where it may: none of them may be of an outer level.
   const LevelPtr stratum =
       innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs, LevelPtr())));

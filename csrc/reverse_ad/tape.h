@@ -18,9 +18,11 @@ Tensor release(const Level& level, const Tensor& output, const std::vector<Tenso
 // Vector-Jacobian product by one engine call; zeros for inputs that are not reached. `outputs` are
 // those of the traced function itself, not the released ones. An undefined cotangent is ones, of a
 // scalar output. May be called when the level has been left: whether the backward pass is recorded
-// is decided anew at each call.
+// is decided anew at each call. That `outputs` depend on `inner_inputs`, those of a level inside of
+// this one, is nothing that the outside can see.
 std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
                              const std::vector<Tensor>& inputs,
-                             const std::vector<Tensor>& cotangents, bool retain_graph);
+                             const std::vector<Tensor>& cotangents, bool retain_graph,
+                             const std::vector<Tensor>& inner_inputs = {});
 
 }  // namespace functx
