@@ -166,5 +166,8 @@ def install_item_access(
 def allow_loop_fallback(allowed: bool) -> bool:
     """Lets operators without a rule run in a loop, or makes them raise; returns the old setting."""
 
+def take_looped_operators() -> list[str]:
+    """The operators that ran once per example since the last call, with a warning or without."""
+
 def loop_fallback_allowed() -> bool:
     """Whether operators without a rule may run in a loop."""

@@ -64,7 +64,8 @@ class Outcome:
 
 
 class Loops(warnings.catch_warnings):
-    """Collects the names of the operators that a vmap runs in a loop."""
+    """Collects the names of the operators that a vmap runs in a loop: torch.func warns of them,
+    functx can tell of all, also where a rule takes to the loop without a warning."""
 
     def __init__(self, names):
         super().__init__(record=True)
@@ -73,9 +74,10 @@ class Loops(warnings.catch_warnings):
     def __enter__(self):
         self.log = super().__enter__()
         warnings.simplefilter("always")
-        functx._C.warn_on_loop_fallback(True)
+        functx._C.take_looped_operators()
 
     def __exit__(self, *error):
+        self.names.update(functx._C.take_looped_operators())
         for warning in self.log:
             if match := LOOP.search(str(warning.message)):
                 self.names.add(match[1].rstrip("."))

@@ -3,6 +3,7 @@
 #include <ATen/ops/stack.h>
 
 #include "batching/by_loop.h"
+#include "batching/data_dependent.h"
 #include "batching/dims.h"
 #include "batching/rows.h"
 #include "batching/rule.h"
@@ -116,11 +117,12 @@ Batched embedding_renorm(const Batched& self, const Batched& indices, double max
   return {result.view_symint(tables.sym_sizes()), true};
 }
 
+// Without a number of classes there is one more than the largest index of an example.
 Batched one_hot(const Batched& self, int64_t classes) {
-  TORCH_CHECK(
-      !self.is_batched || classes > 0,
-      "functx.vmap: one_hot without num_classes has a result whose shape depends on the data "
-      "of each example. Pass num_classes.");
+  if (self.is_batched && classes < 0 && self.value.numel() > 0) {
+    const Tensor largest = self.value.reshape({batch_size(self), -1}).amax(1);
+    classes = common_count(largest.add(1), "one_hot without num_classes");
+  }
   return {ops::one_hot::call(self.value, classes), self.is_batched};
 }
 

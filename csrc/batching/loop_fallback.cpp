@@ -5,6 +5,7 @@
 #include <atomic>
 #include <mutex>
 #include <unordered_set>
+#include <utility>
 
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
@@ -17,29 +18,33 @@ std::atomic<bool> loop_allowed{true};
 std::atomic<bool> warnings_enabled{true};
 void (*warning_sink)(const std::string&) = [](const std::string& message) { TORCH_WARN(message); };
 
-// The operators that have been warned of.
-struct Warned {
-  std::mutex mutex;
-  std::unordered_set<c10::OperatorName> operators;
+// A set of operators that all threads add to.
+class Operators {
+ public:
+  // Whether `op` is new.
+  bool add(const c10::OperatorHandle& op) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return names_.insert(op.operator_name()).second;
+  }
+
+  std::unordered_set<c10::OperatorName> take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(names_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_set<c10::OperatorName> names_;
 };
 
-Warned& warned() {
-  static Warned warned;
-  return warned;
-}
+Operators warned;
+Operators looped;
 
 void warn_once(const c10::OperatorHandle& op) {
-  if (!warnings_enabled) {
-    return;
+  if (warnings_enabled && warned.add(op)) {
+    warning_sink("functx.vmap: there is no batching rule for " + c10::toString(op.operator_name()) +
+                 ", so it runs in a loop over the examples, which is slow.");
   }
-  {
-    const std::lock_guard<std::mutex> lock(warned().mutex);
-    if (!warned().operators.insert(op.operator_name()).second) {
-      return;
-    }
-  }
-  warning_sink("functx.vmap: there is no batching rule for " + c10::toString(op.operator_name()) +
-               ", so it runs in a loop over the examples, which is slow.");
 }
 
 bool is_written(const c10::Argument& argument) {
@@ -156,9 +161,16 @@ bool loop_is_allowed() { return loop_allowed; }
 void set_warning_sink(void (*sink)(const std::string&)) { warning_sink = sink; }
 
 bool warn_on_loop(bool enabled) {
-  const std::lock_guard<std::mutex> lock(warned().mutex);
-  warned().operators.clear();
+  warned.take();
   return warnings_enabled.exchange(enabled);
+}
+
+std::vector<std::string> take_looped_operators() {
+  std::vector<std::string> names;
+  for (const auto& name : looped.take()) {
+    names.push_back(c10::toString(name));
+  }
+  return names;
 }
 
 void loop_over_examples(const c10::OperatorHandle& op, const LevelPtr& level,
@@ -184,6 +196,9 @@ void loop_with(const std::function<void()>& before_example, const c10::OperatorH
   const torch::jit::Stack arguments = torch::jit::pop(*stack, schema.arguments().size());
   check_loopable(op, level, arguments);
   const bool any_batched = any_batched_at(level, arguments);
+  if (any_batched) {
+    looped.add(op);
+  }
   std::vector<torch::jit::Stack> results;
   const int64_t calls = any_batched ? level->batch_size : 1;
   for (int64_t index = 0; index < calls; ++index) {

@@ -133,7 +133,7 @@ Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at:
   return add_product(self, mm(a, b), 2, beta, alpha);
 }
 
-// PyTorch's addmv and addbmm take fractions for integers too, and round them towards zero.
+// PyTorch's addmv, addbmm and baddbmm take fractions for integers too, and round them towards zero.
 at::Scalar as_factor(const at::Scalar& factor, const Batched& of) {
   return at::isIntegralType(of.value.scalar_type(), /*includeBool=*/true)
              ? at::Scalar(factor.to<int64_t>())
@@ -147,7 +147,7 @@ Batched addmv(const Batched& self, const Batched& a, const Batched& x, const at:
 
 Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
                 const at::Scalar& alpha) {
-  return add_product(self, bmm(a, b), 3, beta, alpha);
+  return add_product(self, bmm(a, b), 3, as_factor(beta, self), as_factor(alpha, self));
 }
 
 Batched addbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,

@@ -233,6 +233,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("warn_on_loop_fallback", &warn_on_loop);
   m.def("allow_loop_fallback", &allow_loop);
   m.def("loop_fallback_allowed", &loop_is_allowed);
+  m.def("take_looped_operators", &take_looped_operators);
 }
 
 }  // namespace functx
