@@ -28,7 +28,8 @@ APIS = ["functx", "torch.func"]
 GOALS = {
     "dp_sgd": lambda n: n["test accuracy"] >= 0.9 and n["epsilon"] <= 4,
     "ensembling": lambda n: (
-        n["ensemble's accuracy"] >= n["mean member's accuracy"] + 0.02
+        n["ensemble's accuracy"] > n["best member's accuracy"]
+        and n["ensemble's accuracy"] >= n["mean member's accuracy"] + 0.02
         and n["ensemble's test loss"] < n["mean member's test loss"]
     ),
     "empirical_ntk": lambda n: (
