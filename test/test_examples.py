@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import functx
+from functx import dropin
+
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 
 SHORT = {
@@ -85,6 +88,14 @@ def test_the_promised_result(name):
     assert GOALS[name](numbers), numbers
 
 
+@pytest.mark.parametrize("name", SHORT)
+def test_under_the_dropin_torch_func_is_functx(name):
+    main = load(name).main
+    with dropin.installed():
+        numbers = main([*SHORT[name], "--api=torch.func"])
+    assert_close(numbers, main(SHORT[name]), rtol=1e-12, atol=1e-14)
+
+
 def test_a_run_leaves_no_setting_behind():
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     load("poisson_pinn").main(["--steps=1"])
@@ -132,7 +143,6 @@ def test_renyi_divergence_without_subsampling():
 def test_tangent_kernel_by_plain_autograd():
     example = load("empirical_ntk")
     with load("common").double_precision():
-        functx = importlib.import_module("functx")
         predict, parameters = example.make_network(functx)
         images, *_ = load("common").digits(3)
         kernel = example.by_contraction(functx, predict)(parameters, images, images)
@@ -149,7 +159,6 @@ def test_tangent_kernel_by_plain_autograd():
 
 def test_hessian_products_and_conjugate_gradients_of_influence():
     example = load("influence")
-    functx = importlib.import_module("functx")
     torch.manual_seed(0)
     features = torch.randn(30, 4, dtype=torch.float64)
     labels = torch.randint(example.CLASSES, (30,))
