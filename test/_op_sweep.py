@@ -26,6 +26,11 @@ TOLERANCES = {
 }
 EXACT = {"rtol": 0, "atol": 0}
 
+# Products of several matrices with a random one: PyTorch's own tests allow for as much.
+ILL_CONDITIONED = {"svd_lowrank": {"rtol": 1e-3, "atol": 1e-3}}
+
+HALF = (torch.bfloat16, torch.float16)
+
 # Their values are whatever was in memory: only shape and dtype can be compared.
 UNINITIALIZED = {
     "empty",
@@ -39,7 +44,7 @@ UNINITIALIZED = {
 }
 
 SEED = 0
-LOOP = re.compile(r"batching rule for ([\w:.]+)")
+LOOP = re.compile(r"batching rule for ([\w:]+)")
 
 
 @dataclasses.dataclass
@@ -77,10 +82,10 @@ class Loops(warnings.catch_warnings):
         functx._C.take_looped_operators()
 
     def __exit__(self, *error):
-        self.names.update(functx._C.take_looped_operators())
+        self.names.update(name.split(".")[0] for name in functx._C.take_looped_operators())
         for warning in self.log:
             if match := LOOP.search(str(warning.message)):
-                self.names.add(match[1].rstrip("."))
+                self.names.add(match[1])
         super().__exit__(*error)
 
 
@@ -95,7 +100,7 @@ def compare(actual, expected, op_name):
         assert a.shape == e.shape, f"shape {tuple(a.shape)} instead of {tuple(e.shape)}"
         assert a.dtype == e.dtype, f"{a.dtype} instead of {e.dtype}"
         if op_name not in UNINITIALIZED:
-            tolerances = TOLERANCES.get(e.dtype, EXACT)
+            tolerances = ILL_CONDITIONED.get(op_name) or TOLERANCES.get(e.dtype, EXACT)
             assert_close(a, e, equal_nan=True, check_stride=False, **tolerances)
 
 
@@ -184,8 +189,28 @@ def apply_vmap(api, call, args, dims, loops):
         return seeded(api.vmap(call, in_dims=dims, randomness="same"), args)
 
 
-def judge(outcome, op, where, expected, apply, excuse=lambda: False):
-    """Counts what `apply` gives or raises. `excuse` says whether the loop may fail here too."""
+def is_as_exact(actual, expected, call, sample, choice):
+    """Whether results in half precision are on average about as far from those in double as the
+    loop's are, and none twice as far as its worst: a sum may be rounded at another place."""
+    doubled = dataclasses.replace(
+        sample,
+        draws=[[x.double() if x.dtype in HALF else x for x in draw] for draw in sample.draws],
+    )
+    exact = stacked(quietly(loop, call, doubled, choice))
+    for a, e, x in zip(actual, expected, exact, strict=True):
+        mine, theirs = (a.double() - x).abs(), (e.double() - x).abs()
+        if (
+            a.dtype not in HALF
+            or mine.mean() > 1.25 * theirs.mean()
+            or mine.max() > 2 * theirs.max()
+        ):
+            return False
+    return True
+
+
+def judge(outcome, op, where, expected, apply, excuse=lambda: False, as_exact=lambda actual: False):
+    """Counts what `apply` gives or raises. `excuse` says whether the loop may fail here too, and
+    `as_exact` whether a result is as good as the expected one, though it differs."""
     try:
         actual = apply()
     except Exception as error:
@@ -198,7 +223,10 @@ def judge(outcome, op, where, expected, apply, excuse=lambda: False):
         compare(actual, expected, op.name)
         outcome.right += 1
     except AssertionError as error:
-        outcome.wrong.append(f"{where}: {error}")
+        if as_exact(actual):
+            outcome.right += 1
+        else:
+            outcome.wrong.append(f"{where}: {error}")
 
 
 def sweep_sample(op, call, reference, sample, api, outcome, choice, shifts):
@@ -215,6 +243,7 @@ def sweep_sample(op, call, reference, sample, api, outcome, choice, shifts):
         expected = stacked(examples)
     except RuntimeError:
         expected = RAGGED
+    dtype = examples[0][0].dtype
     for shift in shifts:
         args, dims = placed(sample, choice, shift)
         mapped = call
@@ -227,6 +256,9 @@ def sweep_sample(op, call, reference, sample, api, outcome, choice, shifts):
             expected,
             lambda: apply_vmap(api, mapped, args, dims, outcome.loops),  # noqa: B023
             lambda: fails(loop_over_views, mapped, args, dims),  # noqa: B023
+            lambda actual: (
+                dtype in HALF and is_as_exact(actual, expected, reference, sample, choice)
+            ),
         )
 
 

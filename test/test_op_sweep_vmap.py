@@ -16,7 +16,11 @@ import functx
 FEW = 4
 
 
-def parametrize(names=ENTRIES):
+F32, F64 = torch.float32, torch.float64
+
+
+def parametrize(dtype, applies=lambda op: True):
+    names = [name for name, op in ENTRIES.items() if dtype in op.dtypes and applies(op)]
     return pytest.mark.parametrize("name", sorted(names))
 
 
@@ -29,52 +33,59 @@ def check(name, outcome):
     assert outcome.loops <= set(LOOPS)
 
 
-def entry(name, dtype):
-    op = ENTRIES[name]
-    if dtype not in op.dtypes:
-        pytest.skip(f"{name} does not take {dtype}")
-    return op
+@parametrize(F32)
+def test_one_sample(name):
+    check(name, sweep(ENTRIES[name], F32, functx, 1))
 
 
-@parametrize()
-def test_few_samples(name):
-    check(name, sweep(entry(name, torch.float32), torch.float32, functx, FEW))
+@parametrize(F64)
+def test_vjp_of_one_sample(name):
+    check(name, sweep_vjp(ENTRIES[name], F64, functx, 1))
 
 
 @pytest.mark.slow
-@parametrize()
+@parametrize(F32)
 def test_every_sample(name):
-    check(name, sweep(entry(name, torch.float32), torch.float32, functx))
+    check(name, sweep(ENTRIES[name], F32, functx))
 
 
-@parametrize()
-@pytest.mark.parametrize(
-    "dtype", [torch.int64, torch.bool, torch.complex64, torch.bfloat16, torch.float64], ids=str
-)
-def test_dtypes(name, dtype):
-    check(name, sweep(entry(name, dtype), dtype, functx, FEW, shifts=(1,)))
+def sweep_of_dtype(dtype):
+    @pytest.mark.slow
+    @parametrize(dtype)
+    def test(name):
+        check(name, sweep(ENTRIES[name], dtype, functx, FEW, shifts=(1,)))
+
+    return test
 
 
-@parametrize()
-@pytest.mark.parametrize("variant", ["method", "inplace", "out"])
-def test_variants(name, variant):
-    op = entry(name, torch.float32)
-    if variant_of(op, variant) is None:
-        pytest.skip(f"{name} has no {variant} variant")
-    check(name, sweep(op, torch.float32, functx, FEW, shifts=(1,), variant=variant))
+test_int64 = sweep_of_dtype(torch.int64)
+test_bool = sweep_of_dtype(torch.bool)
+test_complex64 = sweep_of_dtype(torch.complex64)
+test_bfloat16 = sweep_of_dtype(torch.bfloat16)
+test_float64 = sweep_of_dtype(torch.float64)
 
 
-@parametrize()
-def test_nested(name):
-    check(name, sweep_nested(entry(name, torch.float32), torch.float32, functx, FEW))
+def sweep_of_variant(variant):
+    @pytest.mark.slow
+    @parametrize(F32, lambda op: variant_of(op, variant) is not None)
+    def test(name):
+        check(name, sweep(ENTRIES[name], F32, functx, FEW, shifts=(1,), variant=variant))
+
+    return test
 
 
-@parametrize()
-def test_vjp(name):
-    check(name, sweep_vjp(entry(name, torch.float64), torch.float64, functx, FEW))
+test_methods = sweep_of_variant("method")
+test_inplace = sweep_of_variant("inplace")
+test_out = sweep_of_variant("out")
 
 
 @pytest.mark.slow
-@parametrize()
+@parametrize(F32)
+def test_nested(name):
+    check(name, sweep_nested(ENTRIES[name], F32, functx, FEW))
+
+
+@pytest.mark.slow
+@parametrize(F64)
 def test_vjp_of_every_sample(name):
-    check(name, sweep_vjp(entry(name, torch.float64), torch.float64, functx))
+    check(name, sweep_vjp(ENTRIES[name], F64, functx))

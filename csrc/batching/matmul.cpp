@@ -126,9 +126,14 @@ Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at:
     const Tensor result = ops::addmm::call(self.value, rows, b.value, beta, alpha);
     return {result.unflatten(0, {batch_size(a), a.value.size(1)}), true};
   }
-  if (a.is_batched && b.is_batched) {
+  // In half precision a product that is added later would be rounded in between.
+  const bool must_fuse = at::isReducedFloatingType(a.value.scalar_type());
+  if ((a.is_batched && b.is_batched) || (must_fuse && (a.is_batched || b.is_batched))) {
     check_ranks("addmm", a, 2, b, 2);
-    return {ops::baddbmm::call(align_rank(self, 2), a.value, b.value, beta, alpha), true};
+    const int64_t size = batch_size(a.is_batched ? a : b);
+    return {ops::baddbmm::call(align_rank(self, 2), ensure_batched(a, size),
+                               ensure_batched(b, size), beta, alpha),
+            true};
   }
   return add_product(self, mm(a, b), 2, beta, alpha);
 }
@@ -150,12 +155,18 @@ Batched baddbmm(const Batched& self, const Batched& a, const Batched& b, const a
   return add_product(self, bmm(a, b), 3, as_factor(beta, self), as_factor(alpha, self));
 }
 
+// The sum over pairs of matrices is one product of them side by side and on top of each other, and
+// so is rounded once.
 Batched addbmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
                const at::Scalar& alpha) {
-  Batched product = bmm(a, b);
-  const int64_t summed = product.is_batched ? 1 : 0;
-  product.value = product.value.sum(summed, false, product.value.scalar_type());
-  return add_product(self, std::move(product), 2, as_factor(beta, self), as_factor(alpha, self));
+  check_ranks("addbmm", a, 3, b, 3);
+  TORCH_CHECK(
+      a.value.sym_size(-3) == b.value.sym_size(-3) && a.value.sym_size(-1) == b.value.sym_size(-2),
+      "functx.vmap: addbmm got matrices that don't fit: ", a.value.sym_sizes(), " and ",
+      b.value.sym_sizes());
+  const Batched wide{a.value.transpose(-3, -2).flatten(-2), a.is_batched};
+  const Batched tall{b.value.flatten(-3, -2), b.is_batched};
+  return addmm(self, wide, tall, as_factor(beta, self), as_factor(alpha, self));
 }
 
 // Sums over the dims in `sum_dim` of the product of three tensors, each of which is first given
