@@ -190,8 +190,8 @@ def apply_vmap(api, call, args, dims, loops):
 
 
 def is_as_exact(actual, expected, call, sample, choice):
-    """Whether results in half precision are on average about as far from those in double as the
-    loop's are, and none twice as far as its worst: a sum may be rounded at another place."""
+    """Whether results in half precision are at most twice as far from those in double as the loop's
+    are, on average and at worst: sums and products may be rounded at other places."""
     doubled = dataclasses.replace(
         sample,
         draws=[[x.double() if x.dtype in HALF else x for x in draw] for draw in sample.draws],

@@ -1,4 +1,4 @@
-// The loop over the examples, seen from outside: whether it may run, and for which operators it did.
+// The loop over the examples, from outside: whether it may run, and for which operators it did.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace functx {
 
-// Lets operators without a batching rule loop, or makes them raise an error; returns the old setting.
+// Lets operators without a batching rule loop, or makes them raise; returns the old setting.
 bool allow_loop(bool allowed);
 bool loop_is_allowed();
 

@@ -1,5 +1,6 @@
 // Products of matrices and vectors. One large product beats many small ones: where one side is the
 // same for every example, the batch joins a dimension of the other side.
+#include <ATen/OpMathType.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 
@@ -107,14 +108,17 @@ Batched bmm(const Batched& a, const Batched& b) {
 // beta * self + alpha * product, where `self` broadcasts to `rank` logical dimensions.
 Batched add_product(const Batched& self, Batched product, int64_t rank, const at::Scalar& beta,
                     const at::Scalar& alpha) {
+  const auto dtype = product.value.scalar_type();
   if (!alpha.equal(1)) {
-    product.value = product.value.mul(alpha);
+    // In half precision, rounded once more only when the sum is.
+    product.value = product.value.to(at::toOpMathType(dtype)).mul(alpha);
   }
   if (beta.equal(0)) {
-    return product;
+    return {product.value.to(dtype), product.is_batched};
   }
   // Contiguous, so that the sum has the layout of the product: somebody may view an example of it.
-  return {ops::add_Tensor::call(product.value, align_rank(self, rank).contiguous(), beta),
+  const Tensor term = align_rank(self, rank).contiguous().to(product.value.scalar_type());
+  return {ops::add_Tensor::call(product.value, term, beta).to(dtype),
           self.is_batched || product.is_batched};
 }
 
