@@ -120,9 +120,10 @@ Written by `python docs/make_coverage.py batching` with PyTorch {torch.__version
 
 Every sample of every entry of PyTorch's `op_db`, with every choice of batched arguments, each with
 its batch dimension in front, at the end and in the middle, is compared with a Python loop and
-`stack`: under `vmap` in float32, under `vmap(vjp)` in float64 ({VJP_SAMPLES} samples of each entry).
-One wrong case, or else one error, makes the entry "wrong" or "raises". Where the loop raises too, there is no case; nor is there one
-for operators that return no tensor, that take sparse tensors, or that need a GPU.
+`stack`: under `vmap` in float32, and under `vmap(vjp)` in float64, where an entry has up to
+{VJP_SAMPLES} samples. One wrong case, or else one error, makes the entry "wrong" or "raises". Where
+the loop raises too, there is no case; nor is there one for operators that return no tensor, that
+take sparse tensors, or that need a GPU. A loop counts whether it warns or not.
 
 {totals(results)}
 
