@@ -328,7 +328,8 @@ def _use_vmap_rule(
     for value, dim in zip(outputs, dims, strict=True):
         if isinstance(value, Tensor):
             check_out_dim(operation.name, level, value, dim)
-            value = known.get(id(value)) or _C.wrap_result(level, value, dim)
+            leaf = known.get(id(value))
+            value = leaf if leaf is not None else _C.wrap_result(level, value, dim)
         wrapped.append(value)
     result = unflatten(wrapped, output_spec)
     is_tuple = isinstance(result, tuple)

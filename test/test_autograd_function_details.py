@@ -215,6 +215,24 @@ def test_the_arguments_of_a_vmap_rule():
     assert seen == [(4, "same", (0, {"shift": None, "name": None}, None), 3)]
 
 
+def test_a_vmap_rule_may_return_an_argument():
+    class Both(torch.autograd.Function):
+        @staticmethod
+        def forward(x, y):
+            return x.view_as(x), x * y
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def vmap(info, in_dims, x, y):
+            return (x, x * y), (0, 0)
+
+    x, y = randn(3, 4), randn(3, 4)
+    assert_equal_trees(functx.vmap(Both.apply)(x, y), (x, x * y))
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
