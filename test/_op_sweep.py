@@ -456,6 +456,10 @@ def sweep_vjp_sample(op, sample, api, outcome, chosen):
     if not outputs:
         outcome.skipped["not differentiable"] += 1
         return
+    if any(x.isnan().any() for draw in sample.draws for x in draw):
+        # A product: PyTorch divides it by the input, or multiplies the others if there is a zero.
+        outcome.skipped["an input is NaN: there is no derivative"] += 1
+        return
     sample = with_cotangents(sample, outputs)
     for tensors, cotangents in chosen(count):
         choice = (*(tensors or (False,) * count), *(cotangents,) * len(outputs))
