@@ -67,6 +67,8 @@ ROUNDING = "of integers or half precision: the result depends on how PyTorch's k
 
 # Operators of PyTorch, whatever the overload, that run once per example.
 LOOPS = {
+    "aten::_embedding_bag_dense_backward": "with scale_grad_by_freq: PyTorch's kernel divides by the "
+    "frequency of another row, as only the same call does",
     "aten::_unique2": SETS,
     "aten::bernoulli": SAME_NUMBERS,
     "aten::linspace": ROUNDING,
