@@ -63,12 +63,15 @@ SAME_NUMBERS = (
     "same state of the generator"
 )
 SETS = "a set for each example: there is no operator that sorts and counts in segments"
+FREQUENCIES = (
+    "with scale_grad_by_freq: PyTorch's kernel divides by the frequency of another row, as only the "
+    "same call does"
+)
 ROUNDING = "of integers or half precision: the result depends on how PyTorch's kernel rounds"
 
 # Operators of PyTorch, whatever the overload, that run once per example.
 LOOPS = {
-    "aten::_embedding_bag_dense_backward": "with scale_grad_by_freq: PyTorch's kernel divides by the "
-    "frequency of another row, as only the same call does",
+    "aten::_embedding_bag_dense_backward": FREQUENCIES,
     "aten::_unique2": SETS,
     "aten::bernoulli": SAME_NUMBERS,
     "aten::linspace": ROUNDING,
