@@ -64,8 +64,8 @@ SAME_NUMBERS = (
 )
 SETS = "a set for each example: there is no operator that sorts and counts in segments"
 FREQUENCIES = (
-    "with scale_grad_by_freq: PyTorch's kernel divides by the frequency of another row, as only the "
-    "same call does"
+    "with scale_grad_by_freq: PyTorch's kernel divides by the frequency of another row, as only "
+    "the same call does"
 )
 ROUNDING = "of integers or half precision: the result depends on how PyTorch's kernel rounds"
 
