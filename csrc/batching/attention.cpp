@@ -99,34 +99,29 @@ std::optional<Tensor> align_bias(const std::optional<Tensor>& bias) {
 }
 
 // --- the choice of a kernel
-// -----------------------------------------------------------------------
 
 // Fused kernels take [N, heads, length, width] only, and PyTorch composes the attention of a tensor
 // without N or heads of many operators. A batch of such has an N.
-Tensor attention(c10::DispatchKeySet keys, const Tensor& query, const Tensor& key,
-                 const Tensor& value, const std::optional<Tensor>& mask, double dropout_p,
-                 bool is_causal, std::optional<double> scale, bool enable_gqa) {
-  using Op = ops::scaled_dot_product_attention;
-  const Operands operands(query, key, value, mask);
-  const Wrapper* top = operands.top();
+std::optional<Tensor> attention(const LevelPtr& level, bool, const Tensor& query, const Tensor& key,
+                                const Tensor& value, const std::optional<Tensor>& mask,
+                                double dropout_p, bool is_causal, std::optional<double> scale,
+                                bool enable_gqa) {
   const int64_t rank = query.dim();
   const bool has_one_rank = key.dim() == rank && value.dim() == rank;
   const bool has_mask = mask.has_value() && mask->defined();
-  if (top == nullptr || top->level()->transform != Transform::Vmap ||
-      yields_to_torch_func(*top->level(), keys) || dropout_p > 0 || !has_one_rank ||
+  if (level->transform != Transform::Vmap || dropout_p > 0 || !has_one_rank ||
       (rank != 2 && rank != 3) || (has_mask && (mask->dim() < 2 || mask->dim() > rank))) {
-    return Kernel<Op>::run(keys, query, key, value, mask, dropout_p, is_causal, scale, enable_gqa);
+    return std::nullopt;
   }
-  check_alive(*top);
   const auto widen = [](Tensor x) {
     while (x.dim() < 4) {
       x = x.unsqueeze(0);
     }
     return x;
   };
-  Tensor result = Op::call(widen(query), widen(key), widen(value),
-                           has_mask && mask->dim() > 2 ? widen(*mask) : mask, dropout_p, is_causal,
-                           scale, enable_gqa);
+  Tensor result = ops::scaled_dot_product_attention::call(
+      widen(query), widen(key), widen(value), has_mask && mask->dim() > 2 ? widen(*mask) : mask,
+      dropout_p, is_causal, scale, enable_gqa);
   while (result.dim() > rank) {
     result = result.squeeze(0);
   }
@@ -374,12 +369,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
 }  // namespace
 
 FUNCTX_RULES(attention) {
-  const c10::OperatorName name(ops::scaled_dot_product_attention::name,
-                               ops::scaled_dot_product_attention::overload_name);
-  if (claim(name, Coverage::Decomposition)) {
-    register_kernel(name, kFrontKey,
-                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(attention)));
-  }
+  rewritten<ops::scaled_dot_product_attention, attention>();
   // The unfused form adds the mask to the scores in place.
   spread_argument<ops::_scaled_dot_product_attention_math, 0>();
   level_rule<ops::_scaled_dot_product_flash_attention_for_cpu>(flash_for_cpu);

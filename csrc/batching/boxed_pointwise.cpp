@@ -3,6 +3,7 @@
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
 #include "batching/pointwise.h"
+#include "core/schema.h"
 
 namespace functx {
 
@@ -32,8 +33,7 @@ void batch_pointwise(const c10::OperatorHandle& op, const LevelPtr& level,
     }
     const Tensor& tensor = arguments[i].toTensor();
     const Batched operand = unwrap_batched(level, tensor);
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias != nullptr && alias->isWrite()) {
+    if (is_written(schema.arguments()[i])) {
       check_inplace(op.schema().name().c_str(), level, tensor, is_batched);
       written.push_back(tensor);
       values.emplace_back(operand.value);

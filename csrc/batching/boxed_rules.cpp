@@ -5,6 +5,7 @@
 #include "batching/functional_variants.h"
 #include "batching/rule.h"
 #include "core/registry.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
@@ -62,7 +63,7 @@ BoxedBatchingRule find_boxed_batching_rule(const c10::OperatorHandle& op) {
     return rule;
   }
   // A pointwise operator treats what it writes to as an operand: right in place, wrong for `out=`.
-  if (is_pointwise(op) && !traits_of(op).has_out) {
+  if (is_pointwise(op) && !takes_out(op.schema())) {
     return batch_pointwise;
   }
   return has_functional_variant(op) ? batch_by_functional_variant : nullptr;

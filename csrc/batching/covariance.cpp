@@ -1,5 +1,5 @@
 // The covariance matrix, whose weights PyTorch checks by looking at the values.
-#include "batching/composite.h"
+#include "batching/rewrite.h"
 #include "batching/value_checks.h"
 
 namespace functx {
@@ -35,8 +35,9 @@ Tensor product_of(const std::optional<Tensor>& frequencies, const std::optional<
   return product;
 }
 
-Tensor cov(const Tensor& self, int64_t correction, const std::optional<Tensor>& fweights,
-           const std::optional<Tensor>& aweights) {
+std::optional<Tensor> cov(const LevelPtr&, bool, const Tensor& self, int64_t correction,
+                          const std::optional<Tensor>& fweights,
+                          const std::optional<Tensor>& aweights) {
   TORCH_CHECK(self.dim() <= 2, "cov(): expected input to have two or fewer dimensions but got an ",
               "input with ", self.dim(), " dimensions");
   TORCH_CHECK(self.scalar_type() != at::kBool, "cov(): bool dtype is not supported for input");
@@ -64,6 +65,6 @@ Tensor cov(const Tensor& self, int64_t correction, const std::optional<Tensor>& 
 
 }  // namespace
 
-FUNCTX_RULES(covariance) { own_decomposition<ops::cov, cov>(); }
+FUNCTX_RULES(covariance) { rewritten<ops::cov, cov>(); }
 
 }  // namespace functx

@@ -1,7 +1,8 @@
 // Distances between rows, and the cross product.
-#include <ATen/ops/stack.h>
 #include <ATen/ops/triu_indices.h>
 
+#include "batching/boxed_rules.h"
+#include "batching/by_loop.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
 
@@ -59,63 +60,49 @@ Tensor upper_triangle(const Tensor& rows) {
   return pairs.select(0, 0).mul(count).add(pairs.select(0, 1));
 }
 
-template <class Call>
-Tensor one_by_one(int64_t size, const Call& call) {
-  std::vector<Tensor> results;
-  for (int64_t b = 0; b < size; ++b) {
-    results.push_back(call(b));
-  }
-  return at::stack(results);
-}
-
-void check_rows(const Batched& self) {
-  TORCH_CHECK(self.logical_dim() == 2, "pdist only supports 2D tensors, got: ", self.logical_dim(),
-              "D");
-}
-
-Batched pdist_forward(const Batched& self, double p) {
-  check_rows(self);
-  const Tensor& rows = self.value;
-  if (!self.is_batched) {
-    return {ops::_pdist_forward::call(rows, p), false};
+Tensor pdist_forward(const LevelPtr& level, const Tensor& self, double p) {
+  TORCH_CHECK(self.dim() == 2, "pdist only supports 2D tensors, got: ", self.dim(), "D");
+  using Op = ops::_pdist_forward;
+  const auto [rows, is_batched] = unwrap_batched(level, self);
+  if (!is_batched) {
+    return make_batched(level, {Op::call(rows, p), false});
   }
   if (!are_few(rows)) {
-    return {one_by_one(batch_size(self),
-                       [&](int64_t b) { return ops::_pdist_forward::call(rows.select(0, b), p); }),
-            true};
+    return by_loop<Op>(detail::without_tape(level, self).contiguous(), p);
   }
   constexpr int64_t without_product = 2;
   const Tensor all = ops::_cdist_forward::call(rows, rows, p, without_product);
-  return {all.flatten(1).index_select(1, upper_triangle(rows)), true};
+  return make_batched(level, {all.flatten(1).index_select(1, upper_triangle(rows)), true});
 }
 
-Batched pdist_backward(const Batched& grad, const Batched& self, double p,
-                       const Batched& distances) {
-  const auto size = common_batch_size({&grad, &self, &distances});
-  if (!size) {
-    return {ops::_pdist_backward::call(grad.value, self.value, p, distances.value), false};
+Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& self, double p,
+                      const Tensor& distances) {
+  using Op = ops::_pdist_backward;
+  const Batched grads = unwrap_batched(level, grad);
+  const Batched points = unwrap_batched(level, self);
+  const Batched lengths = unwrap_batched(level, distances);
+  if (!detail::any_batched(grads, points, lengths)) {
+    return make_batched(level, {Op::call(grads.value, points.value, p, lengths.value), false});
   }
-  const Tensor grads = ensure_batched(grad, *size);
-  const Tensor rows = ensure_batched(self, *size).contiguous();
-  const Tensor lengths = ensure_batched(distances, *size);
+  const int64_t size = level->batch_size;
+  const Tensor rows = ensure_batched(points, size).contiguous();
   if (!are_few(rows)) {
-    return {one_by_one(*size,
-                       [&](int64_t b) {
-                         return ops::_pdist_backward::call(grads.select(0, b).contiguous(),
-                                                           rows.select(0, b), p,
-                                                           lengths.select(0, b).contiguous());
-                       }),
-            true};
+    const auto compact = [&](const Tensor& x) {
+      return detail::without_tape(level, x).contiguous();
+    };
+    return by_loop<Op>(compact(grad), compact(self), p, compact(distances));
   }
   const Tensor places = upper_triangle(rows);
   const int64_t count = rows.size(1);
-  const auto matrix = [&](const Tensor& pairs) {
-    const Tensor upper = pairs.new_zeros({*size, count * count})
-                             .index_copy(1, places, pairs)
-                             .view({*size, count, count});
+  const auto matrix = [&](const Batched& pairs) {
+    const Tensor each = ensure_batched(pairs, size);
+    const Tensor upper = each.new_zeros({size, count * count})
+                             .index_copy(1, places, each)
+                             .view({size, count, count});
     return upper.add(upper.transpose(1, 2)).contiguous();
   };
-  return {ops::_cdist_backward::call(matrix(grads), rows, rows, p, matrix(lengths)), true};
+  return make_batched(
+      level, {ops::_cdist_backward::call(matrix(grads), rows, rows, p, matrix(lengths)), true});
 }
 
 Batched cross(const Batched& self, const Batched& other, int64_t dim) {
@@ -137,8 +124,10 @@ FUNCTX_RULES(distances) {
                 distance<ops::_cdist_forward, double, std::optional<int64_t>>>();
   batching_rule<ops::_euclidean_dist, distance<ops::_euclidean_dist>>();
   batching_rule<ops::_cdist_backward, cdist_backward>();
-  batching_rule<ops::_pdist_forward, pdist_forward>();
-  batching_rule<ops::_pdist_backward, pdist_backward>();
+  level_rule<ops::_pdist_forward>(pdist_forward);
+  level_rule<ops::_pdist_backward>(pdist_backward);
+  // Many rows: the kernel then is worth a call for each example.
+  boxed_batching_rule({"aten::_pdist_forward", "aten::_pdist_backward"}, loop_silently);
   batching_rule<ops::linalg_cross, cross>();
 }
 

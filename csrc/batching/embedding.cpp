@@ -1,7 +1,7 @@
 // Rows of a table by number, their gradient and their norms.
 #include <ATen/ops/arange.h>
-#include <ATen/ops/stack.h>
 
+#include "batching/boxed_rules.h"
 #include "batching/by_loop.h"
 #include "batching/data_dependent.h"
 #include "batching/dims.h"
@@ -34,28 +34,23 @@ Tensor rows_of_tables(const Tensor& tables, const Batched& indices) {
   return select_rows(tables, indices.value.reshape({tables.size(0), -1})).view(size);
 }
 
-Batched embedding(const Batched& weight, const Batched& indices, c10::SymInt padding_idx,
-                  bool scale_grad_by_freq, bool sparse) {
-  const auto call = [&](const Tensor& table, const Tensor& rows) {
-    return ops::embedding::call(table, rows, padding_idx, scale_grad_by_freq, sparse);
-  };
-  const bool tracks_frequency =
-      scale_grad_by_freq && indices.is_batched && is_tracked(weight.value);
-  if (!weight.is_batched && !tracks_frequency) {
-    return {call(weight.value, indices.value), indices.is_batched};
+Tensor embedding(const LevelPtr& level, const Tensor& weight, const Tensor& indices,
+                 c10::SymInt padding_idx, bool scale_grad_by_freq, bool sparse) {
+  using Op = ops::embedding;
+  const Batched table = unwrap_batched(level, weight);
+  const Batched picks = unwrap_batched(level, indices);
+  const bool tracks_frequency = scale_grad_by_freq && picks.is_batched && is_tracked(table.value);
+  if (!table.is_batched && !tracks_frequency) {
+    return make_batched(
+        level, {Op::call(table.value, picks.value, padding_idx, scale_grad_by_freq, sparse),
+                picks.is_batched});
   }
-  TORCH_CHECK(weight.logical_dim() == 2, "'weight' must be 2-D");
+  TORCH_CHECK(weight.dim() == 2, "'weight' must be 2-D");
   // The flags matter to the gradient only; a gather does not know them.
-  if (!is_tracked(weight.value) || (padding_idx < 0 && !scale_grad_by_freq && !sparse)) {
-    return {rows_of_tables(weight.value, indices), true};
+  if (!is_tracked(table.value) || (padding_idx < 0 && !scale_grad_by_freq && !sparse)) {
+    return make_batched(level, {rows_of_tables(table.value, picks), true});
   }
-  const auto size = common_batch_size({&weight, &indices});
-  std::vector<Tensor> examples;
-  for (int64_t b = 0; b < *size; ++b) {
-    examples.push_back(call(weight.is_batched ? weight.value.select(0, b) : weight.value,
-                            indices.is_batched ? indices.value.select(0, b) : indices.value));
-  }
-  return {at::stack(examples), true};
+  return by_loop<Op>(weight, indices, padding_idx, scale_grad_by_freq, sparse);
 }
 
 Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c10::SymInt rows,
@@ -132,7 +127,8 @@ FUNCTX_RULES(embedding) {
   batching_rule<ops::one_hot, one_hot>();
   level_rule<ops::embedding_renorm_>(embedding_renorm_);
   batching_rule<ops::embedding_renorm, embedding_renorm>();
-  batching_rule<ops::embedding, embedding>();
+  level_rule<ops::embedding>(embedding);
+  boxed_batching_rule({"aten::embedding"}, loop_silently);
   batching_rule<ops::embedding_dense_backward, embedding_dense_backward>();
 }
 

@@ -1,9 +1,9 @@
 // Bags of rows of a table. The batch becomes one long list of indices in one long table: the rows,
 // the positions and the bags of an example are numbered after those of the example before.
 #include <ATen/ops/arange.h>
-#include <ATen/ops/stack.h>
 #include <c10/core/ScalarType.h>
 
+#include "batching/boxed_rules.h"
 #include "batching/fold.h"
 
 namespace functx {
@@ -91,25 +91,6 @@ bool is_tracked(const Batched& x) {
   return x.defined() && (x.value.requires_grad() || as_wrapper(x.value) != nullptr);
 }
 
-Tensor example(const Batched& x, int64_t index) {
-  return x.is_batched ? x.value.select(0, index) : x.value;
-}
-
-// Where the gradient divides by the frequencies of the rows: those of one example.
-template <class Call>
-Results one_by_one(int64_t size, const Call& call) {
-  std::array<std::vector<Tensor>, 4> results;
-  for (int64_t b = 0; b < size; ++b) {
-    const auto [output, offset2bag, bag_size, max_indices] = call(b);
-    results[0].push_back(output);
-    results[1].push_back(offset2bag);
-    results[2].push_back(bag_size);
-    results[3].push_back(max_indices);
-  }
-  return {at::stack(results[0]), at::stack(results[1]), at::stack(results[2]),
-          at::stack(results[3])};
-}
-
 Results embedding_bag(const LevelPtr& level, const Tensor& weight, const Tensor& indices,
                       const Tensor& offsets, bool scale_grad_by_freq, int64_t mode, bool sparse,
                       const std::optional<Tensor>& per_sample_weights, bool include_last_offset,
@@ -130,17 +111,9 @@ Results embedding_bag(const LevelPtr& level, const Tensor& weight, const Tensor&
       "embedding_bag: expected a weight of two dimensions, indices and offsets of one, got ",
       weight.dim(), ", ", indices.dim(), " and ", offsets.dim());
   if (scale_grad_by_freq && (is_tracked(table) || is_tracked(factors))) {
-    return pack(level,
-                one_by_one(level->batch_size,
-                           [&](int64_t b) {
-                             return Op::call(example(table, b), example(picks, b),
-                                             example(starts, b), scale_grad_by_freq, mode, sparse,
-                                             factors.defined()
-                                                 ? std::make_optional(example(factors, b))
-                                                 : std::nullopt,
-                                             include_last_offset, padding_idx);
-                           }),
-                true);
+    // The gradient divides by the frequencies of the rows: those of one example.
+    return by_loop<Op>(weight, indices, offsets, scale_grad_by_freq, mode, sparse,
+                       per_sample_weights, include_last_offset, padding_idx);
   }
   const int64_t size = level->batch_size;
   const int64_t rows = weight.size(0);
@@ -273,6 +246,7 @@ FUNCTX_RULES(embedding_bag) {
   level_rule<ops::_embedding_bag>(embedding_bag);
   // What PyTorch calls for a weight without tape; the value inside may have one.
   level_rule<ops::_embedding_bag_forward_only>(embedding_bag);
+  boxed_batching_rule({"aten::_embedding_bag"}, loop_silently);
   batching_decomposition<ops::_embedding_bag_backward, embedding_bag_backward>();
   level_rule<ops::_embedding_bag_dense_backward>(embedding_bag_dense_backward);
   level_rule<ops::_embedding_bag_per_sample_weights_backward>(per_sample_weights_backward);

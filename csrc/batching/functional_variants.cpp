@@ -12,13 +12,10 @@
 
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
-
-bool is_written(const c10::Argument& argument) {
-  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-}
 
 // Holds nothing but a place for a result, in place as well as `out=`.
 bool is_destination(const OperatorTraits& op, const c10::Argument& argument) {

@@ -10,6 +10,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/loop_switches.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
@@ -45,10 +46,6 @@ void warn_once(const c10::OperatorHandle& op) {
     warning_sink("functx.vmap: there is no batching rule for " + c10::toString(op.operator_name()) +
                  ", so it runs in a loop over the examples, which is slow.");
   }
-}
-
-bool is_written(const c10::Argument& argument) {
-  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
 }
 
 bool any_batched_at(const LevelPtr& level, c10::ArrayRef<c10::IValue> values);
@@ -206,15 +203,8 @@ void loop_with(const std::function<void()>& before_example, const c10::OperatorH
     results.push_back(call(op, level, arguments, index));
   }
   for (size_t position = 0; position < schema.returns().size(); ++position) {
-    const auto* alias = schema.returns()[position].alias_info();
-    if (alias != nullptr && alias->isWrite()) {
-      // The argument it aliases was written to in place: return that.
-      for (size_t i = 0; i < arguments.size(); ++i) {
-        const auto* argument_alias = schema.arguments()[i].alias_info();
-        if (argument_alias != nullptr && *argument_alias == *alias) {
-          stack->push_back(arguments[i]);
-        }
-      }
+    if (const auto written = written_argument(schema, schema.returns()[position])) {
+      stack->push_back(arguments[*written]);
     } else if (any_batched) {
       stack->push_back(stack_results(op, level, results, position));
     } else {

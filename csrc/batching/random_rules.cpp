@@ -9,6 +9,7 @@
 #include "batching/dims.h"
 #include "batching/random.h"
 #include "batching/rule.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
@@ -51,10 +52,6 @@ const std::unordered_map<std::string_view, Family>& known_families() {
       {"aten::multinomial", Family::Rows},
   };
   return families;
-}
-
-bool is_written(const c10::Argument& argument) {
-  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
 }
 
 bool takes_tensors(const c10::FunctionSchema& schema) {
@@ -152,18 +149,10 @@ Stack values_of(const Draw& draw) {
 // Wraps what the operator returned; an argument that was written to is returned itself.
 Stack wrap_results(const Draw& draw, Stack results, bool is_batched) {
   for (size_t i = 0; i < results.size(); ++i) {
-    const auto* alias = draw.schema().returns()[i].alias_info();
-    if (alias == nullptr || !alias->isWrite()) {
-      if (results[i].isTensor()) {
-        results[i] = make_batched(draw.level, {results[i].toTensor(), is_batched});
-      }
-      continue;
-    }
-    for (size_t j = 0; j < draw.arguments.size(); ++j) {
-      const auto* argument_alias = draw.schema().arguments()[j].alias_info();
-      if (argument_alias != nullptr && *argument_alias == *alias) {
-        results[i] = draw.arguments[j];
-      }
+    if (const auto written = written_argument(draw.schema(), draw.schema().returns()[i])) {
+      results[i] = draw.arguments[*written];
+    } else if (results[i].isTensor()) {
+      results[i] = make_batched(draw.level, {results[i].toTensor(), is_batched});
     }
   }
   return results;

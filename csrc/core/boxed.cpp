@@ -7,6 +7,7 @@
 #include "core/coverage.h"
 #include "core/operands.h"
 #include "core/rule_scope.h"
+#include "core/schema.h"
 #include "core/torch_func.h"
 #include "core/traits.h"
 
@@ -37,8 +38,7 @@ void set_fallback(Transform transform, Fallback fallback) {
 void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto arguments = torch::jit::last(stack, schema.arguments().size());
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias != nullptr && alias->isWrite() && arguments[i].isTensor() &&
+    if (is_written(schema.arguments()[i]) && arguments[i].isTensor() &&
         as_wrapper(arguments[i].toTensor()) != nullptr) {
       arguments[i].toTensor().unsafeGetTensorImpl()->bump_version();
     }

@@ -5,19 +5,15 @@
 #include <unordered_map>
 
 #include "core/keys.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
 
 bool returns_view(const c10::FunctionSchema& schema) {
   return std::any_of(schema.returns().begin(), schema.returns().end(), [](const auto& result) {
-    return result.alias_info() != nullptr && !result.alias_info()->isWrite();
+    return result.alias_info() != nullptr && !is_written(result);
   });
-}
-
-// These come last.
-bool takes_out(const c10::FunctionSchema& schema) {
-  return !schema.arguments().empty() && schema.arguments().back().is_out();
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "core/boxed.h"
 #include "core/registry.h"
+#include "core/schema.h"
 #include "core/torch_func.h"
 #include "forward_ad/inplace.h"
 #include "reverse_ad/lift.h"
@@ -141,10 +142,6 @@ c10::IValue from_native(const LevelPtr& level, const c10::IValue& value, bool an
   return value;
 }
 
-bool is_written(const c10::Argument& argument) {
-  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-}
-
 // PyTorch runs an operator of a custom library that has a backward formula only, and drops the
 // tangent: better an error than a wrong zero. Of its own operators it knows which are constant.
 void check_has_tangent(const c10::FunctionSchema& schema, const c10::IValue& result) {
@@ -192,20 +189,14 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
     }
   }
   for (size_t position = 0; position < schema.returns().size(); ++position) {
-    const auto* alias = schema.returns()[position].alias_info();
-    if (alias == nullptr || !alias->isWrite()) {
-      if (any_tangent) {
-        check_has_tangent(schema, values[position]);
-      }
-      stack->push_back(from_native(level, values[position], any_tangent));
+    if (const auto written = written_argument(schema, schema.returns()[position])) {
+      stack->push_back(arguments[*written]);
       continue;
     }
-    for (size_t i = 0; i < arguments.size(); ++i) {
-      const auto* argument_alias = schema.arguments()[i].alias_info();
-      if (argument_alias != nullptr && *argument_alias == *alias) {
-        stack->push_back(arguments[i]);
-      }
+    if (any_tangent) {
+      check_has_tangent(schema, values[position]);
     }
+    stack->push_back(from_native(level, values[position], any_tangent));
   }
 }
 

@@ -12,6 +12,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/runtime_rules.h"
+#include "core/schema.h"
 
 namespace functx {
 namespace {
@@ -118,26 +119,11 @@ class Call {
   bool any_batched_ = false;
 };
 
-// What returns that alias an argument are: the argument, which the rule has written to.
-const c10::IValue* written_argument(const c10::FunctionSchema& schema,
-                                    const torch::jit::Stack& arguments,
-                                    const c10::Argument& result) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias != nullptr && alias->isWrite() && result.alias_info() != nullptr &&
-        *alias == *result.alias_info()) {
-      return &arguments[i];
-    }
-  }
-  return nullptr;
-}
-
 // A rule may resize what it writes to.
 void refresh_written(const LevelPtr& level, const c10::FunctionSchema& schema,
                      const torch::jit::Stack& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias != nullptr && alias->isWrite() && arguments[i].isTensor()) {
+    if (is_written(schema.arguments()[i]) && arguments[i].isTensor()) {
       if (auto* wrapper = at_level<BatchedTensor>(arguments[i].toTensor(), *level)) {
         wrapper->refresh();
       }
@@ -161,9 +147,9 @@ void run_rule(const py::handle& rule, const c10::OperatorHandle& op, const Level
   refresh_written(level, schema, arguments);
   for (size_t i = 0; i < schema.returns().size(); ++i) {
     const auto& result = schema.returns()[i];
-    const c10::IValue* written = written_argument(schema, arguments, result);
-    stack->push_back(written != nullptr ? *written
-                                        : torch::jit::toIValue(results[i], result.real_type()));
+    const auto written = written_argument(schema, result);
+    stack->push_back(written ? arguments[*written]
+                             : torch::jit::toIValue(results[i], result.real_type()));
   }
 }
 
