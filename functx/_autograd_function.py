@@ -32,7 +32,7 @@ from ._custom_function import (
     can_have_tangent,
 )
 from ._once_differentiable import collect_tracked, make_final
-from .batching_rules import VmapInfo, check_out_dim
+from .batching_rules import VmapInfo, check_out_dim, split_result
 from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
 
 # Bits of `_C.transforms_of`.
@@ -309,12 +309,7 @@ def _use_vmap_rule(
     info = VmapInfo(level.batch_size, level.randomness)
     with _C.Hidden(level):
         returned = operation.function.vmap(info, in_dims, *unflatten(values, spec))
-    if not (isinstance(returned, tuple) and len(returned) == 2):
-        raise ValueError(
-            f"functx.vmap: the vmap staticmethod of {operation.name} has to return two things, "
-            f"(output, out_dims), but returned {type(returned).__name__}."
-        )
-    output, out_dims = returned
+    output, out_dims = split_result(f"vmap staticmethod of {operation.name}", returned)
     outputs, output_spec = flatten(output)
     dims = broadcast_prefix(out_dims, output_spec)
     if dims is None:

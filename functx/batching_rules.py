@@ -185,12 +185,7 @@ def _run(
 ) -> list[Any]:
     """Calls the rule on values; the results, as many as `returns`, belong to `level` again."""
     returned = rule(VmapInfo(level.batch_size, level.randomness), in_dims, *args, **kwargs)
-    if not (isinstance(returned, tuple) and len(returned) == 2):
-        raise ValueError(
-            f"functx.vmap: the batching rule of {operator} has to return two things, "
-            f"(output, out_dims), but returned {_describe(returned)}."
-        )
-    outputs, out_dims = returned
+    outputs, out_dims = split_result(f"batching rule of {operator}", returned)
     if returns == 0:
         return []
     if returns == 1:
@@ -218,6 +213,16 @@ def _wrap(operator: str, level: _C.Level, output: Any, out_dim: Any) -> Any:
             f"out_dims={out_dim!r}. Give one entry for each, or one int for all."
         )
     return [_wrap(operator, level, *each) for each in zip(output, out_dims, strict=True)]
+
+
+def split_result(rule: str, returned: Any) -> tuple[Any, Any]:
+    """`(output, out_dims)` of what a rule returned."""
+    if isinstance(returned, tuple) and len(returned) == 2:
+        return returned
+    raise ValueError(
+        f"functx.vmap: the {rule} has to return two things, (output, out_dims), but returned "
+        f"{_describe(returned)}."
+    )
 
 
 def check_out_dim(operator: str, level: _C.Level, output: Tensor, out_dim: Any) -> None:

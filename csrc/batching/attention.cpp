@@ -129,7 +129,6 @@ std::optional<Tensor> attention(const LevelPtr& level, bool, const Tensor& query
 }
 
 // --- the CPU's kernel
-// -----------------------------------------------------------------------------
 
 std::tuple<Tensor, Tensor> flash_for_cpu(const LevelPtr& level, const Tensor& query,
                                          const Tensor& key, const Tensor& value, double dropout_p,
@@ -174,7 +173,6 @@ std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
 }
 
 // --- kernels for accelerators
-// ---------------------------------------------------------------------
 
 // output, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, two of random state, debug mask
 using FlashResults =

@@ -34,6 +34,14 @@ Tensor rows_of_tables(const Tensor& tables, const Batched& indices) {
   return select_rows(tables, indices.value.reshape({tables.size(0), -1})).view(size);
 }
 
+// The row of a padding index is a constant to reverse mode.
+Tensor without_gradient_at(const c10::SymInt& padding_idx, const Batched& indices,
+                           const Tensor& rows) {
+  const Tensor is_padding =
+      indices.value.eq(padding_idx.guard_int(__FILE__, __LINE__)).unsqueeze(-1);
+  return rows.detach().where(is_padding, rows);
+}
+
 Tensor embedding(const LevelPtr& level, const Tensor& weight, const Tensor& indices,
                  c10::SymInt padding_idx, bool scale_grad_by_freq, bool sparse) {
   using Op = ops::embedding;
@@ -47,10 +55,13 @@ Tensor embedding(const LevelPtr& level, const Tensor& weight, const Tensor& indi
   }
   TORCH_CHECK(weight.dim() == 2, "'weight' must be 2-D");
   // The flags matter to the gradient only; a gather does not know them.
-  if (!is_tracked(table.value) || (padding_idx < 0 && !scale_grad_by_freq && !sparse)) {
-    return make_batched(level, {rows_of_tables(table.value, picks), true});
+  if (is_tracked(table.value) && (scale_grad_by_freq || sparse)) {
+    return by_loop<Op>(weight, indices, padding_idx, scale_grad_by_freq, sparse);
   }
-  return by_loop<Op>(weight, indices, padding_idx, scale_grad_by_freq, sparse);
+  const Tensor rows = rows_of_tables(table.value, picks);
+  const bool hides_padding = is_tracked(table.value) && padding_idx >= 0;
+  return make_batched(level,
+                      {hides_padding ? without_gradient_at(padding_idx, picks, rows) : rows, true});
 }
 
 Batched embedding_dense_backward(const Batched& grad, const Batched& indices, c10::SymInt rows,

@@ -182,7 +182,6 @@ c10::SymIntArrayRef example_size(const Batched& x) {
 Tensor empty_example(const Batched& x) { return x.value.new_empty_symint(example_size(x)); }
 
 // ---- randomness="different"
-// ----------------------------------------------------------------------
 
 void check_written_are_batched(const Draw& draw) {
   for (size_t i = 0; i < draw.arguments.size(); ++i) {
@@ -291,7 +290,6 @@ Stack draw_different(const Draw& draw) {
 }
 
 // ---- randomness="same", for arguments that differ between examples
-// -------------------------------
 
 Stack call_like_one(const Draw& draw) {
   Stack values = values_of(draw);
