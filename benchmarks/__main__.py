@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from . import cuda, examples, families, memory, models, overhead, seed_workloads
+from . import cuda, examples, families, forward, memory, models, overhead, seed_workloads
 from .report import Report
 
 BENCHMARKS: dict[str, Callable[[float], list[Report]]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[float], list[Report]]] = {
     "overhead": overhead.run,
     "models": models.run,
     "families": families.run,
+    "forward": forward.run,
     "examples": examples.run,
     "memory": memory.run,
     "cuda": cuda.run,

@@ -7,8 +7,6 @@ the same, for others have emptied the caches; so a row that misses its target is
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import statistics
 import warnings
 from collections.abc import Callable, Iterable
@@ -26,7 +24,7 @@ import functx
 from .family_cases import OPERATORS, Case
 from .family_nn_cases import NN
 from .report import Report
-from .timing import take_turns
+from .timing import keep_memory, take_turns
 from .workload import assert_same
 
 NAME = "families"
@@ -58,20 +56,8 @@ def report(name: str, title: str, cases: Iterable[Case], *, seconds: float) -> R
 
 
 def run(seconds: float) -> list[Report]:
-    _keep_memory()
+    keep_memory()
     return [report(NAME, TITLE, [*OPERATORS, *NN], seconds=seconds)]
-
-
-def _keep_memory() -> None:
-    """Otherwise glibc gives large blocks back, and to get one again costs as much as an operator.
-
-    Whom that hits is chance.
-    """
-    trim_threshold, mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _measure(case: Case, table: Report, seconds: float) -> None:

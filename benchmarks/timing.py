@@ -8,6 +8,8 @@ process has the core; where a device works on its own, it is the time on the wal
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import statistics
 import time
@@ -73,6 +75,18 @@ def compare(
         ratio_quartiles=(low, high),
         rounds=len(rounds),
     )
+
+
+def keep_memory() -> None:
+    """Otherwise glibc gives large blocks back, and to get one again costs as much as an operator.
+
+    Whom that hits is chance.
+    """
+    trim_threshold, mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _calls_per_burst(run: Thunk, burst: Burst) -> int:
