@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 import torch
 
-from . import cuda, examples, families, forward, memory, models, overhead, seed_workloads
+from . import (
+    attention,
+    cuda,
+    examples,
+    families,
+    forward,
+    memory,
+    models,
+    overhead,
+    seed_workloads,
+)
 from .report import Report
 
 BENCHMARKS: dict[str, Callable[[float], list[Report]]] = {
@@ -18,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[float], list[Report]]] = {
     "forward": forward.run,
     "examples": examples.run,
     "memory": memory.run,
+    "attention": attention.run,
     "cuda": cuda.run,
 }
 

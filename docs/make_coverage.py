@@ -1,160 +1,26 @@
 """Writes docs/coverage/: what every operator of PyTorch's `op_db` does under functx and torch.func.
 
 python docs/make_coverage.py batching
+python docs/make_coverage.py forward_ad
 """
 
 import argparse
-import collections
-import functools
-import multiprocessing
-import pathlib
-import sys
-import warnings
 
-import torch
+import _coverage_batching
+import _coverage_forward_ad
+from _coverage import DOCS, run
 
-import functx
-
-DOCS = pathlib.Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent / "test"))
-
-from _op_db import ENTRIES  # noqa: E402
-from _op_exceptions import LOOPS, REFUSED  # noqa: E402
-from _op_sweep import sweep, sweep_vjp  # noqa: E402
-
-APIS = {"functx": functx, "torch.func": torch.func}
-
-# As the tables name them, from best to worst.
-RESULTS = {
-    "vectorized": "right, at once",
-    "loop": "right, in a loop",
-    "error": "raises for some arguments",
-    "wrong": "wrong for some arguments",
-    "skipped": "no case",
-}
-
-
-def run_vmap(op, api):
-    return sweep(op, torch.float32, api)
-
-
-VJP_SAMPLES = 10
-
-
-def run_vjp(op, api):
-    return sweep_vjp(op, torch.float64, api, VJP_SAMPLES)
-
-
-SWEEPS = {
-    "vmap": (run_vmap, torch.float32),
-    "vmap(vjp)": (run_vjp, torch.float64),
-}
-
-
-@functools.cache
-def coverage():
-    """How functx treats the overloads of each operator: name -> set of words."""
-    words = collections.defaultdict(set)
-    for full, word in functx._C.operator_coverage().items():
-        words[full.split(".")[0]].add(word)
-    return words
-
-
-def way(op, result):
-    """What does the work where a result is vectorized."""
-    if result != "vectorized":
-        return RESULTS[result]
-    return "rule" if "rule" in coverage()[f"aten::{op.aten_name}"] else "decomposition"
-
-
-def tiers(name):
-    """The result of every sweep of one operator: (sweep, api) -> (tier, loops)."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    op = ENTRIES[name]
-    results = {}
-    for kind, (run, dtype) in SWEEPS.items():
-        for api, module in APIS.items():
-            outcome = run(op, module) if dtype in op.dtypes else None
-            results[kind, api] = (
-                ("skipped", set()) if outcome is None else (outcome.tier, outcome.loops)
-            )
-    return name, results
-
-
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def totals(results):
-    columns = list(next(iter(results.values())))
-    counts = {c: collections.Counter(r[c][0] for r in results.values()) for c in columns}
-    rows = [[label, *(counts[c][key] for c in columns)] for key, label in RESULTS.items()]
-    return table(["", *(f"{kind}, {api}" for kind, api in columns)], rows)
-
-
-def loops_of(results, kind):
-    return sorted(set().union(*(r[kind, "functx"][1] for r in results.values())))
-
-
-def page(results):
-    refused = [n for n, r in results.items() if any(r[k, "functx"][0] == "error" for k in SWEEPS)]
-    every = []
-    for name, result in results.items():
-        op = ENTRIES[name]
-        row = [f"`{name}`"]
-        for kind in SWEEPS:
-            row += [
-                way(op, result[kind, "functx"][0]),
-                RESULTS[result[kind, "torch.func"][0]],
-            ]
-        every.append(row)
-    looped = [
-        [f"`{op}`", ", ".join(k for k in SWEEPS if op in loops_of(results, k)), LOOPS[op]]
-        for op in sorted(set().union(*(loops_of(results, k) for k in SWEEPS)))
-    ]
-    return f"""# Operators under vmap
-
-Written by `python docs/make_coverage.py batching` with PyTorch {torch.__version__}: do not edit.
-
-Every sample of every entry of PyTorch's `op_db`, with every choice of batched arguments, each with
-its batch dimension in front, at the end and in the middle, is compared with a Python loop and
-`stack`: under `vmap` in float32, and under `vmap(vjp)` in float64, where an entry has up to
-{VJP_SAMPLES} samples. One wrong case, or else one error, makes the entry "wrong" or "raises". Where
-the loop raises too, there is no case; nor is there one for operators that return no tensor, that
-take sparse tensors, or that need a GPU. A loop counts whether it warns or not.
-
-{totals(results)}
-
-An entry is a *rule* if functx has one for the operator, and a *decomposition* if PyTorch or functx
-composes it from operators that have.
-
-## What is refused, and why
-
-{table(["entry", "reason"], [[f"`{n}`", REFUSED[n].why] for n in refused])}
-
-Random operators raise under `randomness="error"`, the default, and are compared under `"same"`.
-
-## What runs in a loop, and why
-
-{table(["operator", "where", "reason"], looped)}
-
-## Every entry
-
-{table(["entry", "vmap", "torch.func", "vmap(vjp)", "torch.func"], every)}
-"""
+PAGES = {"batching": _coverage_batching, "forward_ad": _coverage_forward_ad}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("page", choices=["batching"])
-    arguments = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        results = dict(sorted(pool.imap_unordered(tiers, ENTRIES)))
-    path = DOCS / "coverage" / f"{arguments.page}.md"
+    parser.add_argument("page", choices=PAGES)
+    name = parser.parse_args().page
+    page = PAGES[name]
+    path = DOCS / "coverage" / f"{name}.md"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(page(results))
+    path.write_text(page.page(run(page.SWEEPS)))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def unpack_duals(
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Primals and tangents at `level`; None where the tangent is zero."""
 
-def track(level: Level, inputs: Sequence[Tensor]) -> list[Tensor]:
+def track(inputs: Sequence[Tensor]) -> list[Tensor]:
     """Aliases of `inputs`, lifted to the innermost wrapper level, with a tape of their own."""
 
 def release(level: Level, outputs: Sequence[Any], inputs: Sequence[Tensor]) -> list[Any]:
@@ -86,6 +86,28 @@ def pullback(
     is ones (of a scalar output). May be called after `pop(level)`; it decides then whether the
     backward pass itself has to be recorded; `inner_inputs`, what a level inside of this one has
     tracked, are no reason."""
+
+def engine_seeds(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `outputs` for PyTorch's own call of the engine to start from.
+
+    Raises RuntimeError if an output, or what leads from it to one of `inputs`, is tracked by a tape
+    outside of the transform only."""
+
+def without_tape(x: Tensor) -> Tensor:
+    """A wrapper of the same value that autograd doesn't track; unlike x.detach() it keeps the
+    tangent. A tensor that is no wrapper is returned as it is."""
+
+@final
+class Ties:
+    """What connects the value of a wrapper to tapes and tangents."""
+
+def ties_below(x: Tensor) -> Ties | None:
+    """The ties of the value of `x`, at all depths; None if there are none, as for plain tensors."""
+
+def tie(x: Tensor, ties: Ties) -> Tensor:
+    """The data of `x` with `ties` again."""
 
 def is_wrapper(x: Tensor) -> bool:
     """Whether `x` is a batched or dual tensor of any level."""
@@ -132,6 +154,10 @@ def transforms_of(arguments: tuple[Any, ...]) -> int:
     4 if one is differentiated elsewhere than by the tape of the innermost level: it has a tangent,
     or is a value which autograd records."""
 
+def yields_to_torch_func(leaves: tuple[Any, ...]) -> bool:
+    """Whether a transform of torch.func is active that was entered inside the innermost level
+    among these, which has to be a wrapper's."""
+
 def innermost_level_of(leaves: tuple[Any, ...]) -> Level | None:
     """The innermost level among leaves, those which are no tensors included; None if no wrapper."""
 
@@ -157,6 +183,15 @@ def warn_on_loop_fallback(enabled: bool) -> bool:
 
 def is_batched_number(x: object) -> bool:
     """Whether `x` is an integer of dimension 0 that differs between the examples of some vmap."""
+
+def install_data_setter() -> None:
+    """Makes `x.data = y` say what is wrong if only one of them is inside a transform."""
+
+def watch_births(*classes: type[Tensor]) -> None:
+    """Notes each tensor of these classes that is made while `grad` or the like is active.
+
+    What was there before is captured, and values being differentiated must not be written to it.
+    """
 
 def install_item_access(
     getitem: Callable[[Tensor, Any], Tensor], setitem: Callable[[Tensor, Any, Any], None]

@@ -34,7 +34,15 @@ from torch._functorch.make_functional import (
 from torch.func import functional_call, replace_all_batch_norm_modules_, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import _autograd_function, _indexing, _inspection, batching_rules
+from . import (
+    _autograd_function,
+    _autograd_inside,
+    _indexing,
+    _inspection,
+    _opaque,
+    _saved_tensors,
+    batching_rules,
+)
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
 from .einops import rearrange
@@ -78,8 +86,11 @@ __version__ = "0.1.0"
 
 _indexing.install()
 _inspection.install()
+_opaque.install()
+_saved_tensors.install()
 batching_rules.install()
 _autograd_function.install()
+_autograd_inside.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from ._opaque import opaque
 from .pytree import TreeSpec, flatten
 
 ArgNums: TypeAlias = int | tuple[int, ...]
@@ -19,8 +21,31 @@ _COMPILED_ATTRIBUTES = frozenset(
 )
 
 
+# How to pass what is not to be differentiated, by the interface of the transform.
+NOT_IN_ARGNUMS = "leave its argument out of argnums"
+BIND = "bind what is not differentiated with functools.partial"
+
+
+def check_function(transform: str, func: Any) -> None:
+    """Raises TypeError unless `func` can be called."""
+    if not callable(func):
+        raise TypeError(
+            f"{transform}: expected a function to transform, got {type(func)}. Pass the function "
+            f"itself, f, and not its result, f(x)."
+        )
+
+
+def check_count(transform: str, count: Any, of: str) -> None:
+    """Raises TypeError unless `count`, a number `of` something, is an int or None."""
+    if count is not None and not hasattr(count, "__index__"):
+        raise TypeError(
+            f"{transform}: chunk_size should be None or an int greater than 0, got {count!r}. It "
+            f"is the number of {of} to compute at a time."
+        )
+
+
 def wraps(func: Callable[..., Any]) -> Callable[[F], F]:
-    """`functools.wraps` for a function that may be anything callable, compiled ones included.
+    """`functools.wraps` of a transform, for a function that may be anything callable.
 
     A compiled function knows the original by attributes in its `__dict__`; were they copied, then
     compiling the transformed function would compile the untransformed one instead.
@@ -33,7 +58,7 @@ def wraps(func: Callable[..., Any]) -> Callable[[F], F]:
             for name in list(attributes):
                 if name.startswith("_torchdynamo_") or name in _COMPILED_ATTRIBUTES:
                     del attributes[name]
-        return wrapper
+        return opaque(wrapper)
 
     return decorate
 
@@ -68,7 +93,8 @@ def check_argnums(transform: str, argnums: ArgNums) -> None:
     for argnum in argnums:
         if not isinstance(argnum, int):
             raise RuntimeError(
-                f"{transform}: each argnum must be int, got: {type(argnum)} in argnums={argnums}."
+                f"{transform}: each argnum must be int, got: {type(argnum)} in argnums={argnums}. "
+                f"It is the position of an argument."
             )
 
 
@@ -115,28 +141,45 @@ def substitute(args: tuple[Any, ...], argnums: ArgNums, values: Any) -> tuple[An
     return tuple(changed)
 
 
-def differentiable_leaves(transform: str, tree: Any) -> tuple[list[Tensor], TreeSpec]:
+def differentiable_leaves(
+    transform: str, tree: Any, otherwise: str
+) -> tuple[list[Tensor], TreeSpec]:
     """Flattens inputs that a derivative is taken with respect to.
+
+    Args:
+        transform: Its name, for messages.
+        tree: The inputs.
+        otherwise: How to pass something that is not to be differentiated, for messages.
 
     Raises:
         ValueError: a leaf is not a tensor.
         RuntimeError: a leaf is a tensor of integers or booleans.
     """
     leaves, spec = flatten(tree)
-    for leaf in leaves:
+    for index, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor):
             raise ValueError(
                 f"{transform}: Thing passed to transform API must be Tensor, got {type(leaf)} "
-                f"among the inputs to differentiate. Pass torch.tensor(value), or choose argnums "
-                f"so that they name only tensors."
+                f"among the inputs to differentiate{place(tree, index)}. Pass "
+                f"torch.tensor(value), or {otherwise}."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             raise RuntimeError(
                 f"{transform}: only Tensors of floating point dtype can require gradients, got an "
-                f"input of {leaf.dtype}. Convert it first, for example with x.float(), or leave "
-                f"its argument out of argnums."
+                f"input of {leaf.dtype}{place(tree, index)}. Convert it first, for example with "
+                f"x.float(), or {otherwise}."
             )
     return leaves, spec
+
+
+def place(tree: Any, index: int) -> str:
+    """Where leaf number `index` is, for error messages; nothing for a tree that is the leaf.
+
+    >>> place({"a": 1, "b": (2, 3)}, 2)
+    " at ['b'][1]"
+    """
+    path, _ = tree_flatten_with_path(tree)[0][index]
+    return f" at {keystr(path)}" if path else ""
 
 
 def reject_complex(transform: str, leaves: list[Tensor], role: str) -> None:

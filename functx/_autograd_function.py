@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import custom_function_call
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 from torch.utils.checkpoint import CheckpointFunction
@@ -31,6 +31,7 @@ from ._custom_function import (
     Result,
     can_have_tangent,
 )
+from ._function_beside_torch_func import call_in_torch_func, take_part_in_torch_func
 from ._once_differentiable import collect_tracked, make_final
 from .batching_rules import VmapInfo, check_out_dim, split_result
 from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
@@ -47,7 +48,9 @@ def _apply(
 ) -> Any:
     """`function.apply` where an argument is a wrapper."""
     if torch._C._are_functorch_transforms_active():
-        return _apply_beside_torch_func(function, args, kwargs, transforms)
+        if _C.yields_to_torch_func((*args, *kwargs.values())):
+            return _plain_apply(function, *args, **kwargs)
+        return _apply_before_torch_func(function, args, kwargs)
     has_rule = transforms & _BATCHED and function.vmap is not Function.vmap
     if (
         # As ordinary code, recorded by at most the innermost tape, it is what it should be.
@@ -70,14 +73,35 @@ def _apply(
             f" so it is not clear which rule is meant. Keep one of them."
         )
     operation = CustomOperation(function)
+    args = _positional(operation, args, kwargs)
+    needs = tuple(isinstance(arg, Tensor) and _is_differentiated(arg) for arg in args)
+    return _outputs(_evaluate(operation, args, needs, wants_context=False))
+
+
+def _apply_before_torch_func(
+    function: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """`function.apply` inside torch.func's transforms, where those around the call are ours."""
+    operation = CustomOperation(function)
+    args = _positional(operation, args, kwargs)
+    # What torch.func differentiates is not to be seen from here.
+    needs = tuple(map(can_have_tangent, args))
+    return _outputs(_evaluate(operation, args, needs, wants_context=False))
+
+
+def _positional(
+    operation: CustomOperation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
     if operation.is_new_style:
-        bound = inspect.signature(function.forward).bind(*args, **kwargs)
+        bound = inspect.signature(operation.function.forward).bind(*args, **kwargs)
         bound.apply_defaults()
         args, kwargs = bound.args, bound.kwargs
     if kwargs:
-        raise TypeError(f"{function.__name__}.apply() takes no keyword arguments: {list(kwargs)}")
-    needs = tuple(isinstance(arg, Tensor) and _is_differentiated(arg) for arg in args)
-    result = _evaluate(operation, args, needs, wants_context=False)
+        raise TypeError(f"{operation.name}.apply() takes no keyword arguments: {list(kwargs)}")
+    return args
+
+
+def _outputs(result: Result) -> Any:
     return result.outputs if result.is_tuple else result.outputs[0]
 
 
@@ -92,19 +116,6 @@ def _recording_below(function: type[Function]) -> type[Function]:
     )
 
 
-def _apply_beside_torch_func(
-    function: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any], transforms: int
-) -> Any:
-    is_inner = _C.innermost_level() is not None
-    if is_inner and transforms & (_BATCHED | _DIFFERENTIATED_BELOW):
-        raise NotImplementedError(
-            f"functx: {function.__name__}.apply was called under functx's transforms inside of "
-            f"torch.func's, where only functx.grad and functx.vjp know about autograd.Function. "
-            f"Use functx for the outer transforms too."
-        )
-    return _plain_apply(function, *args, **kwargs)
-
-
 def _is_differentiated(arg: Tensor) -> bool:
     return arg.requires_grad or bool(_C.transforms_of((arg,)) & _DIFFERENTIATED_BELOW)
 
@@ -116,6 +127,8 @@ def _evaluate(
     leaves, spec = flatten(args)
     level = _C.innermost_level_of(tuple(leaves))
     if level is None:
+        if torch._C._are_functorch_transforms_active():
+            return call_in_torch_func(operation, args, needs, wants_context)
         if isinstance(operation, CustomOperation) and not wants_context:
             output = _plain_apply(operation.function, *args)
             is_tuple = isinstance(output, tuple)
@@ -233,8 +246,10 @@ def _record(
     operation: Operation, level: _C.Level | None, args: tuple[Any, ...], needs: tuple[bool, ...]
 ) -> Result:
     call = _Call(operation, level, needs)
-    # Not the `apply` of Function, which is the one that led here.
-    outputs = super(Function, _Recorded).apply(call, *args)  # type: ignore[no-untyped-call]
+    # Not the `apply` of Function, which is the one that led here. Inside torch.func's transforms
+    # PyTorch wants to be told that we know.
+    with enable_single_level_autograd_function():
+        outputs = super(Function, _Recorded).apply(call, *args)  # type: ignore[no-untyped-call]
     result, call.result = call.result, None
     assert result is not None
     unchanged = {id(arg) for arg in args}
@@ -313,7 +328,7 @@ def _use_vmap_rule(
     outputs, output_spec = flatten(output)
     dims = broadcast_prefix(out_dims, output_spec)
     if dims is None:
-        raise ValueError(
+        raise RuntimeError(
             f"functx.vmap: the vmap staticmethod of {operation.name} returned "
             f"out_dims={out_dims!r}, which does not have the structure of the output. Give an int "
             f"or None for each tensor, or one for all."
@@ -441,23 +456,6 @@ def _make_dual(level: _C.Level, value: Any, tangent: Tensor | None) -> Any:
     return unflatten(_C.lift(level, leaves), spec)
 
 
-def _pass_by_torch_func() -> None:
-    """Lets the operator by which torch.func sees a Function go past the dispatch keys of ours.
-
-    They have no names in Python, so they are read off a tensor and the state of the thread.
-    """
-    level = _C.push_vmap(1, "error")
-    try:
-        (tensor,) = _C.wrap_batched(level, (torch.zeros(1),), (True,))
-        sets = (torch._C._dispatch_keys(tensor), torch._C._dispatch_tls_local_include_set())
-        for keys in sets:
-            custom_function_call.non_fallthrough_keys = (
-                custom_function_call.non_fallthrough_keys.remove(keys.highestPriorityTypeId())
-            )
-    finally:
-        _C.pop(level)
-
-
 def install() -> None:
     """Makes `Function.apply` ask us about wrappers; called once, on import."""
     transforms_of = _C.transforms_of
@@ -473,5 +471,5 @@ def install() -> None:
             return _plain_apply(cls, *args, **kwargs)
         return _apply(cls, args, kwargs, transforms)
 
-    _pass_by_torch_func()
+    take_part_in_torch_func(_apply_before_torch_func)
     Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import check_count
+
 
 def check_chunk_size(transform: str, chunk_size: Any) -> None:
-    """Raises ValueError unless `chunk_size` is None or positive."""
+    """Raises TypeError unless `chunk_size` is an int or None, ValueError unless it is positive."""
+    check_count(transform, chunk_size, "rows or columns of the Jacobian")
     if chunk_size is not None and chunk_size <= 0:
         raise ValueError(
             f"{transform}: `chunk_size` should be greater than 0. (got {chunk_size}) It is the "

@@ -7,7 +7,7 @@ examples of a batch. `functx/_autograd_function.py` decides which of their metho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -223,12 +223,11 @@ class CustomOperation:
         try:
             likes = zip(self._outputs, self._differentiable, strict=True)
             ones = [like.filled(1) if d and like is not None else None for like, d in likes]
-            seeds = _C.track(level, [one for one in ones if one is not None])
+            seeds = _C.track([one for one in ones if one is not None])
             remaining = iter(seeds)
             gradients = [None if one is None else next(remaining) for one in ones]
             needs = tuple(tangent is not None for tangent in tangents)
-            # This tape is gone in a moment: hooks of a checkpoint around us are not for it.
-            with saved_tensors_hooks(_as_it_is, _as_it_is):
+            with _no_hooks():
                 results = self.backward(context, needs, gradients)
             pairs = [
                 (result.sum_to_size(tangent.shape), tangent)
@@ -273,6 +272,14 @@ def _materialized(
         else value
         for value, like in zip(values, likes, strict=True)
     ]
+
+
+def _no_hooks() -> AbstractContextManager[Any]:
+    """For a tape that is gone in a moment: hooks of a checkpoint around us are not for it."""
+    # Inside torch.func's transforms there are none.
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        return nullcontext()
+    return saved_tensors_hooks(_as_it_is, _as_it_is)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 from torch import Tensor
 
 from . import _C
-from ._arguments import function_name
+from ._arguments import function_name, place
 from .pytree import LEAF, TreeSpec, broadcast_prefix, describe, flatten, unflatten
 
 InDims: TypeAlias = int | tuple[Any, ...]
@@ -114,46 +114,60 @@ def _match_trees(func: Callable[..., Any], in_dims: InDims, args: tuple[Any, ...
             dims += arg_dims
         leaves += arg_leaves
         specs.append(spec)
-    return MappedInputs(_check_leaves(call, leaves, dims), leaves, dims, specs)
+
+    def name(index: int) -> str:
+        for number, (arg, spec) in enumerate(zip(args, specs, strict=True)):
+            if index < spec.num_leaves:
+                return f"argument {number}{'' if spec is LEAF else place(arg, index)}"
+            index -= spec.num_leaves
+        raise IndexError(index)
+
+    return MappedInputs(_check_leaves(call, leaves, dims, name), leaves, dims, specs)
 
 
-def _check_leaves(call: str, leaves: list[Any], dims: list[Any]) -> int:
+def _check_leaves(call: str, leaves: list[Any], dims: list[Any], name: Callable[[int], str]) -> int:
     """Checks each dim against its leaf, makes it count from the front; returns the batch size."""
-    sizes = []
+    sizes = {}
     for index, (leaf, dim) in enumerate(zip(leaves, dims, strict=True)):
         if dim is None:
             continue
         if not isinstance(dim, int):
             raise ValueError(
                 f"{call}: Got in_dim={dim} for an input but in_dim must be either an integer "
-                f"dimension or None."
+                f"dimension or None. It is the one for {name(index)}."
             )
         if not isinstance(leaf, Tensor):
             raise ValueError(
                 f"{call}: Got in_dim={dim} for an input but the input is of type {type(leaf)}. "
-                f"Only tensors can be mapped over; give it in_dim None to pass it unchanged."
+                f"Only tensors can be mapped over; give {name(index)} in_dim None to pass it "
+                f"unchanged."
             )
         rank = leaf.dim()
         if not -rank <= dim < rank:
+            expected = f"expected in_dim to satisfy -{rank} <= in_dim < {rank}"
             raise ValueError(
                 f"{call}: Got in_dim={dim} for some input, but that input is a Tensor of "
-                f"dimensionality {rank} so expected in_dim to satisfy -{rank} <= in_dim < {rank}. "
-                f"Give it in_dim None if it is the same for every example."
+                f"dimensionality {rank} so {expected if rank else 'it has nothing to map over'}. "
+                f"Give {name(index)} in_dim None if it is the same for every example."
             )
         dims[index] = dim % rank
-        sizes.append(leaf.size(dims[index]))
+        sizes[index] = leaf.size(dims[index])
     if not sizes:
         raise ValueError(
             f"{call}: Expected at least one Tensor to vmap over, but in_dims is None for every "
             f"input. Name the mapped dimension of one."
         )
-    if len(set(sizes)) > 1:
+    first: dict[int, int] = {}
+    for index, size in sizes.items():
+        first.setdefault(size, index)
+    if len(first) > 1:
+        where = [f"{size} in dimension {dims[i]} of {name(i)}" for size, i in first.items()]
         raise ValueError(
             f"{call}: Expected all tensors to have the same size in the mapped dimension, got "
-            f"sizes {sizes} for the mapped dimension. Check in_dims, and give in_dim None to what "
-            f"is shared by all examples."
+            f"sizes {[*sizes.values()]} for the mapped dimension: {', '.join(where)}. "
+            f"Check in_dims, and give in_dim None to what is shared by all examples."
         )
-    return sizes[0]
+    return next(iter(first))
 
 
 def _in_dims_mismatch(call: str, in_dims: InDims, args: tuple[Any, ...]) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from . import _C
@@ -12,8 +13,13 @@ from ._outputs import split_aux, tensor_leaves
 from .pytree import TreeSpec
 
 
-def check_primals(api: str, primals: list[Any]) -> None:
+def check_primals(api: str, primals: list[Any], otherwise: str) -> None:
     """Checks the leaves that a derivative is taken with respect to.
+
+    Args:
+        api: What was called, for messages.
+        primals: The leaves.
+        otherwise: How to pass something that is not to be differentiated, for messages.
 
     Raises:
         RuntimeError: there is none, or one is not a tensor.
@@ -25,20 +31,29 @@ def check_primals(api: str, primals: list[Any]) -> None:
             f"differentiated by as its arguments."
         )
     for primal in primals:
-        check_leaf(api, "primal", primal)
+        check_leaf(api, "primal", primal, otherwise)
 
 
-def check_leaf(api: str, role: str, value: Any) -> None:
-    """Checks one leaf of the primals or tangents; raises as `check_primals` does."""
+def check_leaf(api: str, role: str, value: Any, otherwise: str) -> None:
+    """Checks one leaf of the primals or tangents; raises as `check_primals` does.
+
+    Raises:
+        NotImplementedError: it has no shape.
+    """
     if not isinstance(value, Tensor):
         raise RuntimeError(
             f"{api}: Expected {role}s to only contain Tensors, got {type(value)}. Pass "
-            f"torch.tensor(value), or bind what is not differentiated with functools.partial."
+            f"torch.tensor(value), or {otherwise}."
         )
     if not (value.is_floating_point() or value.is_complex()):
         raise ValueError(
             f"{api}: Expected {role} to be floating point or complex, but got: {value.dtype}. "
-            f"Convert it first, for example with x.float()."
+            f"Convert it first, for example with x.float(), or {otherwise}."
+        )
+    if value.is_nested and value.layout is torch.strided:
+        raise NotImplementedError(
+            f"{api}: Expected {role} to have a shape, which a nested tensor of layout "
+            f"torch.strided has not. Make it with layout=torch.jagged."
         )
 
 

@@ -1,7 +1,7 @@
-"""Looking at the tensors inside a transform: what they print, and what they refuse.
+"""Looking at the tensors inside a transform: what they print, what copies them, what they refuse.
 
 A batched or dual tensor stands for other tensors and has no memory of its own. PyTorch's `repr`,
-`numpy`, `tolist` and `new_tensor` do not ask the dispatcher, so they are told here.
+`numpy`, `deepcopy`, `data` and their like do not ask the dispatcher, so they are told here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
 
     Args:
         tensor: A tensor. Inside `vmap` its value has the batch dimension in front; inside `jvp` it
-            is the primal. A tensor that belongs to no transform is returned as it is.
+            is the primal; inside `grad` the value is not tracked. A tensor that belongs to no
+            transform is returned as it is.
         recurse: Whether to go on to a value that belongs to no transform, rather than one level
             down.
 
@@ -38,38 +39,79 @@ def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
         torch.Size([5, 3])
         torch.Size([5])
     """
-    while _C.is_wrapper(tensor):
-        tensor = _C.unwrap(tensor)[0]
+    while (level := outermost_level(tensor)) is not None:
+        tensor = _untracked(tensor) if level.kind == "grad" else _C.unwrap(tensor)[0]
         if not recurse:
             break
     return tensor
 
 
+def outermost_level(tensor: Tensor) -> _C.Level | None:
+    """The level that `tensor` belongs to first: of a `grad` which tracks it, or of a wrapper."""
+    own = _C.level_of(tensor)
+    if tensor.requires_grad:
+        for level in reversed(_C.active_levels()):
+            if own is not None and level.id <= own.id:
+                break
+            if level.kind == "grad":
+                return level
+    return own
+
+
+def _untracked(tensor: Tensor) -> Tensor:
+    level = _C.level_of(tensor)
+    if level is None:
+        return tensor.detach()
+    value, tangent, is_batched = _C.unwrap(tensor)
+    if level.kind == "vmap":
+        return cast("Tensor", _C.wrap_batched(level, [value], [is_batched])[0])
+    return _C.make_duals(level, [value], [tangent])[0]  # detach would drop the tangent
+
+
 def _describe(tensor: Tensor) -> str:
     level = cast("_C.Level", _C.level_of(tensor))
     value, tangent, is_batched = _C.unwrap(tensor)
-    state = "" if level.alive else ", escaped"
+    state = ", requires_grad=True" if tensor.requires_grad else ""
+    state += "" if level.alive else ", escaped"
     if level.kind == "vmap":
         return f"BatchedTensor(level={level.id}, batched={is_batched}{state}, value=\n{value!r})"
     return f"DualTensor(level={level.id}{state}, primal=\n{value!r},\ntangent=\n{tangent!r})"
 
 
-def _refusing(name: str) -> Callable[..., Any]:
+def _refusing(name: str, event: str, advice: str) -> Callable[..., Any]:
     """The method of PyTorch, with an error that says why a tensor inside a transform has none."""
     method: Callable[..., Any] = getattr(Tensor, name)
 
     @wraps(method)
     def checked(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _C.is_wrapper(self):
-            kind = cast("_C.Level", _C.level_of(self)).kind
+            level = cast("_C.Level", _C.level_of(self))
+            where = f"a tensor inside {level.kind}"
+            if not level.alive:
+                where = f"a tensor that has escaped {level.kind}"
             raise RuntimeError(
-                f"functx.{kind}: .{name}() was called on a tensor inside {kind}, which stands for "
-                "others and has no memory of its own. Return it from the transformed function and "
-                "convert the result, or look at it with functx.debug_unwrap."
+                f"functx.{level.kind}: {event} {where}, which stands for others and has no memory "
+                f"of its own. Return it from the transformed function and {advice}."
             )
         return method(self, *args, **kwargs)
 
     return checked
+
+
+# Methods that ask for memory: what happened, and what to do besides returning the tensor.
+_REFUSED = {
+    **{
+        name: (
+            f".{name}() was called on",
+            "convert the result, or look at it with functx.debug_unwrap",
+        )
+        for name in ("numpy", "tolist")
+    },
+    "__reduce_ex__": (
+        "pickle or copy.copy was called on",
+        "pickle the result; to copy it, call its clone()",
+    ),
+}
 
 
 def install() -> None:
@@ -80,6 +122,24 @@ def install() -> None:
     def __repr__(self: Tensor, **kwargs: Any) -> str:
         return _describe(self) if _C.is_wrapper(self) else plain_repr(self, **kwargs)
 
+    plain_format: Callable[[Tensor, str], str] = Tensor.__format__
+
+    @wraps(plain_format)
+    def __format__(self: Tensor, format_spec: str) -> str:
+        if format_spec == "" and _C.is_wrapper(self):
+            return _describe(self)
+        return plain_format(self, format_spec)
+
+    plain_deepcopy: Callable[[Tensor, dict[int, Any]], Tensor] = Tensor.__deepcopy__
+
+    @wraps(plain_deepcopy)
+    def __deepcopy__(self: Tensor, memo: dict[int, Any]) -> Tensor:
+        if not (_C.is_wrapper(self) and self.is_leaf and id(self) not in memo):
+            return plain_deepcopy(self, memo)
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
     plain_new_tensor = Tensor.new_tensor
 
     @wraps(plain_new_tensor)
@@ -89,8 +149,22 @@ def install() -> None:
         like = {"dtype": self.dtype, "device": self.device}
         return torch.tensor(data, **{**like, **options})
 
-    methods: dict[str, Callable[..., Any]] = {"__repr__": __repr__, "new_tensor": new_tensor}
-    for name in ("numpy", "tolist"):
-        methods[name] = _refusing(name)
+    plain_data: Any = Tensor.data
+
+    def get_data(self: Tensor) -> Tensor:
+        # Without a tangent, as it is without a tape.
+        return self.detach() if _C.is_wrapper(self) else plain_data.__get__(self)
+
+    setattr(torch.Tensor, "data", property(get_data, plain_data.__set__, plain_data.__delete__))  # noqa: B010 - for mypy
+
+    methods: dict[str, Callable[..., Any]] = {
+        "__repr__": __repr__,
+        "__format__": __format__,
+        "__deepcopy__": __deepcopy__,
+        "new_tensor": new_tensor,
+    }
+    for name, (event, advice) in _REFUSED.items():
+        methods[name] = _refusing(name, event, advice)
     for name, method in methods.items():
         setattr(torch.Tensor, name, method)
+    _C.install_data_setter()

@@ -69,8 +69,7 @@ def check_scalar(api: str, output: Any) -> None:
     """Raises RuntimeError unless `output` is a real tensor without dimensions."""
     if not isinstance(output, Tensor):
         raise RuntimeError(
-            f"{api}: Expected f(*args) to return a Tensor, got {type(output)}. For a pair "
-            f"(output, aux) pass has_aux=True; for several outputs use vjp or jacrev."
+            f"{api}: Expected f(*args) to return a Tensor, got {type(output)}. {_remedy(output)}"
         )
     if output.dim() != 0:
         raise RuntimeError(
@@ -82,6 +81,14 @@ def check_scalar(api: str, output: Any) -> None:
             f"{api}: grad can be implicitly created only for real scalar outputs but got "
             f"{output.dtype}. Return the real part or the modulus, or use vjp with a cotangent."
         )
+
+
+def _remedy(output: Any) -> str:
+    if output is None:
+        return "Does f return its result?"
+    if isinstance(output, (int, float, complex)):
+        return "A number has no derivative: keep the result a tensor, without .item()."
+    return "For a pair (output, aux) pass has_aux=True; for several outputs use vjp or jacrev."
 
 
 def _kind(result: Any) -> str:

@@ -97,8 +97,8 @@ def register_batching_rule(
         operator, the one registered last is used.
 
     Raises:
-        ValueError: There is no such operator, or several that could be meant. Later, when the rule
-            runs: what it returned is not as above.
+        ValueError: There is no such operator, or several that could be meant.
+        RuntimeError: Later, when the rule runs: what it returned is not as above.
         NotImplementedError: The operator has a tensor among its keyword-only arguments, for which
             `in_dims` has no place.
 
@@ -191,7 +191,7 @@ def _run(
     if returns == 1:
         return [_wrap(operator, level, outputs, out_dims)]
     if not (isinstance(outputs, (tuple, list)) and len(outputs) == returns):
-        raise ValueError(
+        raise RuntimeError(
             f"functx.vmap: {operator} has {returns} outputs, but its batching rule returned "
             f"{_describe(outputs)} for them. Return a tuple of {returns}."
         )
@@ -208,7 +208,7 @@ def _wrap(operator: str, level: _C.Level, output: Any, out_dim: Any) -> Any:
         return output
     out_dims = out_dim if isinstance(out_dim, (tuple, list)) else [out_dim] * len(output)
     if len(out_dims) != len(output):
-        raise ValueError(
+        raise RuntimeError(
             f"functx.vmap: the batching rule of {operator} returned {len(output)} outputs but "
             f"out_dims={out_dim!r}. Give one entry for each, or one int for all."
         )
@@ -219,7 +219,7 @@ def split_result(rule: str, returned: Any) -> tuple[Any, Any]:
     """`(output, out_dims)` of what a rule returned."""
     if isinstance(returned, tuple) and len(returned) == 2:
         return returned
-    raise ValueError(
+    raise RuntimeError(
         f"functx.vmap: the {rule} has to return two things, (output, out_dims), but returned "
         f"{_describe(returned)}."
     )
@@ -230,12 +230,12 @@ def check_out_dim(operator: str, level: _C.Level, output: Tensor, out_dim: Any) 
         return
     shape = tuple(output.shape)
     if not isinstance(out_dim, int):
-        raise ValueError(
+        raise RuntimeError(
             f"functx.vmap: the batching rule of {operator} returned {out_dim!r} in out_dims for a "
             f"tensor. Give the position of its batch dimension, or None."
         )
     if not -len(shape) <= out_dim < len(shape) or shape[out_dim] != level.batch_size:
-        raise ValueError(
+        raise RuntimeError(
             f"functx.vmap: the batching rule of {operator} returned an output of shape {shape} "
             f"with out_dims {out_dim}, but no dimension of the batch size, {level.batch_size}, is "
             f"there. Give None for an output that is the same for all examples."

@@ -8,6 +8,13 @@ operators that really run.
     >>> from functx.compile import aot_function, nop
     >>> aot_function(vmap(grad(torch.sin)), nop)(torch.zeros(3))
     tensor([1., 1., 1.])
+
+`torch.compile` calls a transform as it is, with a graph break. For a transform in the graph, mark
+the transformed function; all tensors that change have to be arguments of it:
+
+    >>> gradients = torch._dynamo.nonstrict_trace(vmap(grad(torch.sin)))
+    >>> torch.compile(lambda x: gradients(x) + 1, backend="eager", fullgraph=True)(torch.zeros(3))
+    tensor([2., 2., 2.])
 """
 
 from functorch.compile import (

@@ -9,6 +9,7 @@ from torch.func import functionalize as _functionalize
 
 from . import _C
 from ._arguments import wraps
+from ._opaque import opaque
 
 __all__ = ["functionalize"]
 
@@ -16,6 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@opaque
 def functionalize(func: Callable[P, R], *, remove: str = "mutations") -> Callable[P, R]:
     """Makes a function that computes the same by operators that write to no tensor.
 

@@ -7,14 +7,17 @@ from typing import Any, ParamSpec, cast
 
 from . import _C
 from ._arguments import (
+    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
+    check_function,
     differentiable_leaves,
     resolve_argnums,
     select,
     substitute,
     wraps,
 )
+from ._opaque import opaque
 from ._outputs import check_scalar, split_aux
 from .pytree import unflatten
 
@@ -23,6 +26,7 @@ __all__ = ["grad", "grad_and_value"]
 P = ParamSpec("P")
 
 
+@opaque
 def grad(func: Callable[P, Any], argnums: ArgNums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Makes the function that computes the gradient of `func`.
 
@@ -64,6 +68,7 @@ def grad(func: Callable[P, Any], argnums: ArgNums = 0, has_aux: bool = False) ->
         >>> grad(loss)({"w": torch.tensor(2.0), "b": torch.tensor(0.0)}, torch.tensor([3.0, 4.0]))
         {'w': tensor(7.), 'b': tensor(2.)}
     """
+    check_function("grad", func)
     check_argnums("grad", argnums)
 
     @wraps(func)
@@ -76,6 +81,7 @@ def grad(func: Callable[P, Any], argnums: ArgNums = 0, has_aux: bool = False) ->
     return cast("Callable[P, Any]", gradient)
 
 
+@opaque
 def grad_and_value(
     func: Callable[P, Any], argnums: ArgNums = 0, has_aux: bool = False
 ) -> Callable[P, tuple[Any, Any]]:
@@ -103,6 +109,7 @@ def grad_and_value(
         >>> grad_and_value(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
         (tensor([ 3., 12.]), tensor(9.))
     """
+    check_function("grad_and_value", func)
     check_argnums("grad_and_value", argnums)
 
     @wraps(func)
@@ -129,10 +136,10 @@ def _differentiate(
     Messages keep the words of torch.func, in which grad goes by way of grad_and_value: `api`.
     """
     argnums = resolve_argnums(api, argnums, len(args))
-    primals, spec = differentiable_leaves(api, select(args, argnums))
+    primals, spec = differentiable_leaves(api, select(args, argnums), NOT_IN_ARGNUMS)
     level = _C.push_grad()
     try:
-        inputs = _C.track(level, primals)
+        inputs = _C.track(primals)
         output = func(*substitute(args, argnums, unflatten(inputs, spec)), **kwargs)
         aux = None
         if has_aux:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ._arguments import ArgNums, check_argnums
+from ._arguments import ArgNums, check_argnums, check_function
 from ._basis import check_chunk_size
-from .jacfwd import jacfwd
-from .jacrev import jacrev
+from ._opaque import opaque
+from .jacfwd import forward_jacobian
+from .jacrev import reverse_jacobian
 
 __all__ = ["hessian"]
 
 
+@opaque
 def hessian(
     func: Callable[..., Any], argnums: ArgNums = 0, *, chunk_size: int | None = None
 ) -> Callable[..., Any]:
@@ -52,7 +54,8 @@ def hessian(
         tensor([[10.,  6.],
                 [ 6.,  0.]])
     """
+    check_function("hessian", func)
     check_chunk_size("hessian", chunk_size)
     check_argnums("hessian", argnums)
-    inner = jacrev(func, argnums, chunk_size=chunk_size)
-    return jacfwd(inner, argnums, chunk_size=chunk_size)
+    inner = reverse_jacobian("hessian, by jacrev", func, argnums, chunk_size=chunk_size)
+    return forward_jacobian("hessian", inner, argnums, chunk_size=chunk_size)

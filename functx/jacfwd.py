@@ -10,8 +10,10 @@ from torch import Tensor
 
 from . import _C
 from ._arguments import (
+    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
+    check_function,
     reject_complex,
     resolve_argnums,
     select,
@@ -20,14 +22,14 @@ from ._arguments import (
 )
 from ._basis import check_chunk_size, constant_zeros, standard_basis
 from ._forward import ForwardResult, check_primals, push_forward
+from ._opaque import opaque
 from ._rng import RngSnapshot, check_randomness
 from .pytree import flatten, unflatten
 
 __all__ = ["jacfwd"]
 
-_API = "jacfwd, by jvp(f, primals, tangents)"
 
-
+@opaque
 def jacfwd(
     func: Callable[..., Any],
     argnums: ArgNums = 0,
@@ -79,16 +81,29 @@ def jacfwd(
         tensor([[1., 2.],
                 [3., 4.]])
     """
+    check_function("jacfwd", func)
     check_randomness("jacfwd", randomness)
     check_chunk_size("jacfwd", chunk_size)
     check_argnums("jacfwd", argnums)
+    return forward_jacobian("jacfwd", func, argnums, has_aux, randomness, chunk_size)
+
+
+def forward_jacobian(
+    transform: str,
+    func: Callable[..., Any],
+    argnums: ArgNums,
+    has_aux: bool = False,
+    randomness: str = "error",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """`jacfwd`, called `transform` in messages."""
 
     @wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        positions = resolve_argnums("jacfwd", argnums, len(args))
+        positions = resolve_argnums(transform, argnums, len(args))
         primals, inputs_spec = flatten(select(args, positions))
-        check_primals(_API, primals)
-        reject_complex("jacfwd", primals, "inputs")
+        check_primals(_api(transform), primals, NOT_IN_ARGNUMS)
+        reject_complex(transform, primals, "inputs")
 
         def call(duals: list[Tensor]) -> Any:
             return func(*substitute(args, positions, unflatten(duals, inputs_spec)), **kwargs)
@@ -102,7 +117,7 @@ def jacfwd(
             if same_numbers is not None:
                 same_numbers.restore()
             basis = standard_basis(primals, numels, start, min(start + starts.step, total))
-            chunks.append(_columns(call, primals, basis, has_aux, randomness))
+            chunks.append(_columns(transform, call, primals, basis, has_aux, randomness))
         result = chunks[0]
         blocks = [
             _blocks(output, [chunk.tangents[index] for chunk in chunks], primals, numels)
@@ -116,7 +131,12 @@ def jacfwd(
     return jacobian
 
 
+def _api(transform: str) -> str:
+    return f"{transform}, by jvp(f, primals, tangents)"
+
+
 def _columns(
+    transform: str,
     call: Callable[[list[Tensor]], Any],
     primals: list[Tensor],
     basis: list[Tensor],
@@ -127,8 +147,8 @@ def _columns(
     level = _C.push_vmap(basis[0].size(0), randomness)
     try:
         tangents = _C.batch(level, basis, [0] * len(basis))
-        result = push_forward(_API, call, primals, tangents, has_aux)
-        reject_complex("jacfwd", result.primals, "outputs")
+        result = push_forward(_api(transform), call, primals, tangents, has_aux)
+        reject_complex(transform, result.primals, "outputs")
         columns = [
             None if tangent is None else _C.unbatch(level, (tangent,), (-1,))[0]
             for tangent in result.tangents

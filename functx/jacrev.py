@@ -10,8 +10,10 @@ from torch import Tensor
 
 from . import _C
 from ._arguments import (
+    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
+    check_function,
     differentiable_leaves,
     reject_complex,
     resolve_argnums,
@@ -20,14 +22,14 @@ from ._arguments import (
     wraps,
 )
 from ._basis import check_chunk_size, constant_zeros, standard_basis
+from ._opaque import opaque
 from ._outputs import check_differentiable, split_aux, tensor_leaves
 from .pytree import unflatten
 
 __all__ = ["jacrev"]
 
-_API = "jacrev, by vjp(f, *primals)"
 
-
+@opaque
 def jacrev(
     func: Callable[..., Any],
     argnums: ArgNums = 0,
@@ -81,29 +83,44 @@ def jacrev(
         >>> [tuple(block.shape) for block in jacobian]
         [(2, 3, 2), (2, 3, 3)]
     """
+    check_function("jacrev", func)
     check_chunk_size("jacrev", chunk_size)
     check_argnums("jacrev", argnums)
+    return reverse_jacobian("jacrev", func, argnums, has_aux, chunk_size, _preallocate_and_copy)
+
+
+def reverse_jacobian(
+    transform: str,
+    func: Callable[..., Any],
+    argnums: ArgNums,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    copy_chunks: bool = False,
+) -> Callable[..., Any]:
+    """`jacrev`, called `transform` in messages."""
+    api = f"{transform}, by vjp(f, *primals)"
 
     @wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        positions = resolve_argnums("jacrev", argnums, len(args))
-        primals, inputs_spec = differentiable_leaves(_API, select(args, positions))
-        reject_complex("jacrev", primals, "inputs")
+        positions = resolve_argnums(transform, argnums, len(args))
+        selected = select(args, positions)
+        primals, inputs_spec = differentiable_leaves(api, selected, NOT_IN_ARGNUMS)
+        reject_complex(transform, primals, "inputs")
         level = _C.push_grad()
         try:
-            inputs = _C.track(level, primals)
+            inputs = _C.track(primals)
             result = func(*substitute(args, positions, unflatten(inputs, inputs_spec)), **kwargs)
             aux = None
             if has_aux:
-                result, aux_leaves, aux_spec = split_aux(_API, result)
+                result, aux_leaves, aux_spec = split_aux(api, result)
                 aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
-            outputs, outputs_spec = tensor_leaves(_API, result)
-            check_differentiable(_API, outputs)
-            reject_complex("jacrev", outputs, "outputs")
+            outputs, outputs_spec = tensor_leaves(api, result)
+            check_differentiable(api, outputs)
+            reject_complex(transform, outputs, "outputs")
         finally:
             _C.pop(level)
         tape = _Tape(level, inputs, outputs, keep=has_aux)
-        blocks = tape.blocks(chunk_size, _preallocate_and_copy)
+        blocks = tape.blocks(chunk_size, copy_chunks)
         jacobians = unflatten([unflatten(row, inputs_spec) for row in blocks], outputs_spec)
         return (jacobians, aux) if has_aux else jacobians
 

@@ -8,7 +8,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from ._arguments import BIND, check_function
 from ._forward import check_leaf, check_primals, push_forward
+from ._opaque import opaque
 from .pytree import describe, flatten, unflatten
 
 __all__ = ["jvp"]
@@ -38,6 +40,7 @@ def jvp(
 ) -> tuple[Any, Any, Any]: ...
 
 
+@opaque
 def jvp(
     func: Callable[..., Any],
     primals: Any,
@@ -80,6 +83,7 @@ def jvp(
         ...     (torch.tensor(1.0), torch.tensor(10.0)))
         (tensor(12.), tensor(34.))
     """
+    check_function("jvp", func)
     if not isinstance(primals, tuple):
         raise RuntimeError(
             f"{_API}: Expected primals to be a tuple. E.g. it should be valid to call f(*primals). "
@@ -93,7 +97,7 @@ def jvp(
             f"with structure {describe(primals_spec)} and tangents with structure "
             f"{describe(tangents_spec)}. Pass zeros for an input that stays fixed."
         )
-    check_primals(_API, primal_leaves)
+    check_primals(_API, primal_leaves, BIND)
     tangent_leaves = [
         _matching_tangent(primal, tangent)
         for primal, tangent in zip(primal_leaves, tangent_leaves, strict=True)
@@ -118,7 +122,7 @@ def jvp(
 
 def _matching_tangent(primal: Tensor, tangent: Any) -> Tensor:
     """Checks a tangent against its primal, and gives it the primal's dtype."""
-    check_leaf(_API, "tangent", tangent)
+    check_leaf(_API, "tangent", tangent, "pass zeros for an input that stays fixed")
     if tangent.shape != primal.shape:
         raise RuntimeError(
             f"{_API}: Got a tangent that has a different size than that of the original Tensor, "

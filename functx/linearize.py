@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import _C
-from ._arguments import differentiable_leaves
+from ._arguments import BIND, check_function, differentiable_leaves
+from ._opaque import opaque
 from ._outputs import check_differentiable, tensor_leaves
 from .pytree import describe, flatten, unflatten
 
@@ -18,6 +19,7 @@ __all__ = ["linearize"]
 _API = "linearize(f, *primals)"
 
 
+@opaque
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """Calls `func` once, and keeps its derivative as a linear map of the tangents.
 
@@ -54,24 +56,26 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
         >>> jvp_fn(torch.tensor(1.0), torch.tensor(10.0))
         tensor(34.)
     """
-    leaves, primals_spec = differentiable_leaves(_API, primals)
+    check_function("linearize", func)
+    leaves, primals_spec = differentiable_leaves(_API, primals, BIND)
     transpose = _C.push_grad()
     try:
         level = _C.push_grad()
         try:
-            inputs = _C.track(level, leaves)
+            inputs = _C.track(leaves)
             outputs, output_spec = tensor_leaves(_API, func(*unflatten(inputs, primals_spec)))
             check_differentiable(_API, outputs)
             released = _C.release(level, outputs, inputs)
         finally:
             _C.pop(level)
         # The point doesn't matter: the pullback is linear.
-        cotangents = _C.track(transpose, [torch.zeros_like(each) for each in released])
+        cotangents = _C.track([torch.zeros_like(each) for each in released])
         pulled = _C.pullback(level, outputs, inputs, cotangents, True)
         output = unflatten(_C.release(transpose, released, cotangents), output_spec)
     finally:
         _C.pop(transpose)
 
+    @opaque
     def jvp_fn(*tangents: Any) -> Any:
         tangent_leaves, tangents_spec = flatten(tangents)
         if tangents_spec != primals_spec:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import _C
-from ._arguments import differentiable_leaves
+from ._arguments import BIND, check_function, differentiable_leaves
+from ._opaque import opaque
 from ._outputs import check_differentiable, split_aux, tensor_leaves
 from .pytree import describe, flatten, unflatten
 
@@ -32,6 +33,7 @@ def vjp(
 ) -> tuple[Any, VjpFunction, Any]: ...
 
 
+@opaque
 def vjp(
     func: Callable[..., Any], *primals: Any, has_aux: bool = False
 ) -> tuple[Any, VjpFunction] | tuple[Any, VjpFunction, Any]:
@@ -74,10 +76,11 @@ def vjp(
         >>> vjp_fn(torch.tensor([1.0, 10.0]))
         (tensor([ 3., 40.]), tensor([ 1., 20.]))
     """
-    leaves, primals_spec = differentiable_leaves(_API, primals)
+    check_function("vjp", func)
+    leaves, primals_spec = differentiable_leaves(_API, primals, BIND)
     level = _C.push_grad()
     try:
-        inputs = _C.track(level, leaves)
+        inputs = _C.track(leaves)
         result = func(*unflatten(inputs, primals_spec))
         aux = None
         if has_aux:
@@ -89,9 +92,16 @@ def vjp(
     finally:
         _C.pop(level)
 
+    @opaque
     def vjp_fn(
         cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None
     ) -> tuple[Any, ...]:
+        if isinstance(retain_graph, Tensor) or isinstance(create_graph, Tensor):
+            raise TypeError(
+                f"vjp_fn of {_API}: takes the cotangents of all outputs as one argument, got "
+                f"another tensor in the place of an option. Pass them in the structure of the "
+                f"output: {describe(output_spec)}."
+            )
         cotangent_leaves, cotangents_spec = flatten(cotangents)
         if cotangents_spec != output_spec:
             raise RuntimeError(

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 
 from . import _C
-from ._arguments import wraps
+from ._arguments import check_count, check_function, wraps
 from ._dims import (
     InDims,
     MappedInputs,
@@ -18,6 +18,7 @@ from ._dims import (
     match_inputs,
     unbatch_outputs,
 )
+from ._opaque import opaque
 from ._rng import RngSnapshot, check_randomness
 from .pytree import TreeSpec, unflatten
 
@@ -27,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@opaque
 def vmap(
     func: Callable[P, R],
     in_dims: InDims = 0,
@@ -83,7 +85,9 @@ def vmap(
         tensor([[ 0., 20., 40.],
                 [10., 30., 50.]])
     """
+    check_function("vmap", func)
     check_randomness("vmap", randomness)
+    check_count("vmap", chunk_size, "examples")
     if chunk_size is not None and chunk_size <= 0:
         raise ValueError(
             f"vmap: chunk_size should be None or greater than 0. (got {chunk_size}) It is the "

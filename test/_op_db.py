@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import random
 import warnings
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -29,6 +30,7 @@ class Sample:
     spec: object
     positions: list
     draws: list
+    to_smooth: Callable
 
     @property
     def tensors(self):
@@ -45,6 +47,14 @@ class Sample:
             return tensors_of(function(*args, **kwargs))
 
         return call
+
+    def bind_smooth(self, op):
+        """The same of what PyTorch's tests differentiate: `op` of the symmetric part of a matrix,
+        the eigenvectors but for their phases."""
+        function = op.get_op()
+        return self.bind(
+            lambda *args, **kwargs: self.to_smooth(op.gradcheck_wrapper(function, *args, **kwargs))
+        )
 
 
 def tensors_of(result):
@@ -63,7 +73,10 @@ def flattened(op, dtype, seed, limit):
         warnings.simplefilter("ignore")
         inputs = op.sample_inputs("cpu", dtype, requires_grad=False)
         inputs = list(itertools.islice(inputs, limit))
-    return [tree_flatten(((s.input, *s.args), dict(s.kwargs))) for s in inputs]
+    return [
+        (*tree_flatten(((s.input, *s.args), dict(s.kwargs))), s.output_process_fn_grad)
+        for s in inputs
+    ]
 
 
 def positions_of_tensors(leaves):
@@ -78,7 +91,7 @@ def samples(op, dtype, limit=None):
     """The samples of `op` that hold strided tensors only. Each draw comes from its own seed; where
     the samples themselves are random in shape or number, all draws are the first."""
     by_seed = [flattened(op, dtype, seed, limit) for seed in range(DRAWS)]
-    for index, (leaves, spec) in enumerate(by_seed[0]):
+    for index, (leaves, spec, to_smooth) in enumerate(by_seed[0]):
         positions = positions_of_tensors(leaves)
         first = [leaves[i] for i in positions]
         if any(t.layout is not torch.strided or t.is_nested for t in first):
@@ -93,4 +106,4 @@ def samples(op, dtype, limit=None):
                     if all(map(alike, tensors, first)):
                         draw = tensors
             draws.append(draw)
-        yield Sample(index, leaves, spec, positions, draws)
+        yield Sample(index, leaves, spec, positions, draws, to_smooth)

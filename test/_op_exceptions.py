@@ -21,7 +21,8 @@ STATISTICS = Reason(
     "running statistics that are the same for every example|is the same for every example",
 )
 VALUE = Reason(
-    "its Python code branches on the values of an argument", r"\.item\(\) was called on a tensor"
+    "its Python code branches on the values of an argument",
+    r"neither true nor false|\.item\(\) was called on a tensor",
 )
 MOVING_VIEW = Reason("a view at another place in each example", "a view at a different place")
 LAYOUT = Reason(

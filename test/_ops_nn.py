@@ -201,7 +201,6 @@ LOSSES = [
             PREDICTION,
             index(4, 3),
             constant(4),
-            forward=False,
             forward_over_reverse=False,
         )
         for p, reduction in [(1, "mean"), (2, "none"), (2, "sum")]
@@ -211,7 +210,6 @@ LOSSES = [
         lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
         real(4),
         index(4),
-        forward=False,
         forward_over_reverse=False,
     ),
     op(
@@ -219,7 +217,6 @@ LOSSES = [
         lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
         real(4),
         index(4, 1),
-        forward=False,
         forward_over_reverse=False,
     ),
     *[
@@ -228,7 +225,6 @@ LOSSES = [
             lambda x, y, reduction=reduction: F.multilabel_margin_loss(x, y, reduction=reduction),
             PREDICTION,
             integer(3, 4, low=-1, high=4),
-            forward=False,
             forward_over_reverse=False,
         )
         for reduction in ["mean", "sum", "none"]
@@ -238,7 +234,6 @@ LOSSES = [
         lambda x, y: F.multilabel_margin_loss(x, y, reduction="none"),
         real(4),
         integer(4, low=-1, high=4),
-        forward=False,
         forward_over_reverse=False,
     ),
     op("triplet_margin_loss", F.triplet_margin_loss, real(2, 3), real(2, 3), real(2, 3)),
@@ -254,7 +249,7 @@ LOSSES = [
             lambda x, y, loss=loss: loss(x.log_softmax(-1), y),
             real(5, 2, 4),
             targets,
-            forward=False,
+            forward=False,  # the forward formula of the loss itself reads memory of its tangents
             forward_over_reverse=False,
         )
         for name, targets, loss in (
@@ -269,7 +264,6 @@ LOSSES = [
         real(5, 2, 4),
         index(3, 5),
         partition(5, 2),
-        forward=False,
         forward_over_reverse=False,
     ),
     op("rrelu_eval", F.rrelu, PREDICTION),

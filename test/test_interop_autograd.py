@@ -56,6 +56,9 @@ def test_no_grad_outside_leaves_the_result_untracked():
         output, pullback = functx.vjp(torch.sin, x)
         assert not output.requires_grad
         assert not pullback(output)[0].requires_grad
+    # What a pullback records is decided when it is called.
+    (result,) = pullback(torch.ones_like(x))
+    assert_close(torch.autograd.grad(result.sum(), x)[0], -x.sin())
 
 
 def test_a_gradient_taken_under_no_grad_is_a_constant_of_the_outer_gradient():
@@ -236,12 +239,6 @@ def test_torch_autograd_grad_inside_a_transform():
     assert_close(functx.grad(slope_sum)(x), 6 * x)
 
 
-@pytest.mark.xfail(
-    reason="torch.autograd.grad on a batched tensor: its Python entry refuses tensors with the key "
-    "Batched, by which PyTorch's derivative formulas recognise our wrappers",
-    raises=RuntimeError,
-    strict=True,
-)
 def test_torch_autograd_grad_inside_vmap():
     x = randn(3)
 
@@ -278,8 +275,36 @@ def test_tensor_hooks_run_inside_transforms():
     assert seen == [(3,), (3,)]
 
 
-def test_detach_inside():
+@pytest.mark.parametrize("constant", [torch.detach, lambda x: x.data], ids=["detach", "data"])
+def test_detach_inside(constant):
     x = randn(3)
-    assert_close(functx.grad(lambda x: (x.detach() * x).sum())(x), x)
-    assert_close(functx.vmap(functx.grad(lambda x: (x.detach() * x).sum()))(x[None])[0], x)
-    assert_close(functx.jvp(lambda x: x.detach() * x, (x,), (x,))[1], x * x)
+    f = lambda x: constant(x) * x
+    assert_close(functx.grad(lambda x: f(x).sum())(x), x)
+    assert_close(functx.vmap(functx.grad(lambda x: f(x).sum()))(x[None])[0], x)
+    assert_close(functx.jvp(f, (x,), (x,))[1], x * x)
+    assert_close(functx.vmap(lambda x: functx.jvp(f, (x,), (x,))[1])(x[None])[0], x * x)
+    assert_close(functx.jvp(functx.vmap(f), (x[None],), (x[None],))[1][0], x * x)
+
+
+def test_the_data_of_a_parameter():
+    """As before where there is no transform."""
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    assert not parameter.data.requires_grad
+    parameter.data.add_(1)
+    assert parameter.tolist() == [1, 1]
+    parameter.data = torch.ones(3)
+    assert parameter.shape == (3,)
+    with pytest.raises(RuntimeError, match="Deleting"):
+        del parameter.data
+
+
+def test_anomaly_detection():
+    """It finds the NaN of any example."""
+    x = torch.tensor([4.0, -1.0])
+    root = lambda x: x.sqrt().sum()
+    calls = [functx.vmap(functx.grad(root)), functx.grad(lambda x: functx.vmap(root)(x).sum())]
+    with torch.autograd.set_detect_anomaly(True):
+        for call in calls:
+            assert_close(call(x.abs()), 0.5 / x.abs().sqrt())
+            with pytest.raises(RuntimeError, match=r"SqrtBackward0.*nan"):
+                call(x)

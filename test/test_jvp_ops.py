@@ -2,9 +2,8 @@
 
 import itertools
 
-import pytest
 import torch
-from _op_table import every_forward_op, every_op_without_forward_formula
+from _op_table import every_forward_op
 from _ops import STEP
 from _reference import assert_equal_trees, directional_derivative, forward_ad_jvp
 from torch.testing import assert_close
@@ -74,14 +73,3 @@ def test_jacfwd_of_the_first_real_argument(op):
     (tangent,) = tangents_for([x])
     actual = tuple(torch.tensordot(j, tangent, dims=x.dim()) for j in functx.jacfwd(f)(x))
     assert_equal_trees(actual, directional_derivative(f, [x], [tangent], STEP))
-
-
-@every_op_without_forward_formula
-def test_jvp_without_a_formula_says_so(op):
-    samples = op.samples()
-    position = op.real_positions[0]
-    x = samples[position]
-    f = op.restricted(samples, [position])
-    with pytest.raises(NotImplementedError, match="forward AD"):
-        functx.jvp(f, (x,), (x,))
-    assert functx._C.level_depth() == 0

@@ -1,12 +1,16 @@
 // Fused attention: [N, heads, length, width] per example, so the batch joins N.
 #include <ATen/ops/constant_pad_nd.h>
 
+#include "attention/canonical.h"
+#include "attention/operators.h"
 #include "batching/composite.h"
 #include "batching/fold.h"
-#include "core/attention_math.h"
 
 namespace functx {
 namespace {
+
+// Of query, key and value.
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;
 
 class AttentionCall {
  public:
@@ -21,6 +25,13 @@ class AttentionCall {
   Tensor fold(const Tensor& tensor) const {
     const Batched x = unwrap_batched(level_, tensor);
     return is_batched_ && x.defined() ? fold_items(x, level_->batch_size) : x.value;
+  }
+
+  // What a backward call is about, with a mask that is folded already.
+  AttentionTensors fold(const Tensor& grad, const Tensor& query, const Tensor& key,
+                        const Tensor& value, const Tensor& mask, const Tensor& output,
+                        const Tensor& logsumexp) const {
+    return {fold(query), fold(key), fold(value), mask, fold(output), fold(logsumexp), fold(grad)};
   }
 
   // A mask that broadcasts with [N, heads, queries, keys].
@@ -42,6 +53,11 @@ class AttentionCall {
     return make_batched(level_, is_batched_ && result.defined()
                                     ? Batched{unfold_items(result, level_->batch_size), true}
                                     : Batched{result, false});
+  }
+
+  Gradients unfold(const Gradients& gradients) const {
+    return {unfold(std::get<0>(gradients)), unfold(std::get<1>(gradients)),
+            unfold(std::get<2>(gradients))};
   }
 
   // Random state and other things that belong to the call as a whole.
@@ -101,16 +117,17 @@ std::optional<Tensor> align_bias(const std::optional<Tensor>& bias) {
 // --- the choice of a kernel
 
 // Fused kernels take [N, heads, length, width] only, and PyTorch composes the attention of a tensor
-// without N or heads of many operators. A batch of such has an N.
-std::optional<Tensor> attention(const LevelPtr& level, bool, const Tensor& query, const Tensor& key,
+// without N or heads of many operators. A batch of such has an N; and under jvp the composition
+// would hold the whole score matrix several times.
+std::optional<Tensor> attention(const LevelPtr&, bool, const Tensor& query, const Tensor& key,
                                 const Tensor& value, const std::optional<Tensor>& mask,
                                 double dropout_p, bool is_causal, std::optional<double> scale,
                                 bool enable_gqa) {
   const int64_t rank = query.dim();
   const bool has_one_rank = key.dim() == rank && value.dim() == rank;
   const bool has_mask = mask.has_value() && mask->defined();
-  if (level->transform != Transform::Vmap || dropout_p > 0 || !has_one_rank ||
-      (rank != 2 && rank != 3) || (has_mask && (mask->dim() < 2 || mask->dim() > rank))) {
+  if (dropout_p > 0 || !has_one_rank || (rank != 2 && rank != 3) ||
+      (has_mask && (mask->dim() < 2 || mask->dim() > rank))) {
     return std::nullopt;
   }
   const auto widen = [](Tensor x) {
@@ -126,6 +143,12 @@ std::optional<Tensor> attention(const LevelPtr& level, bool, const Tensor& query
     result = result.squeeze(0);
   }
   return result;
+}
+
+// Whether a tape below has to differentiate the gradients again, which no kernel's backward lets
+// it.
+bool is_differentiated(double dropout_p, const AttentionTensors& x) {
+  return dropout_p == 0 && is_recorded(x.grad, x.query, x.key, x.value, x.mask);
 }
 
 // --- the CPU's kernel
@@ -144,9 +167,10 @@ std::tuple<Tensor, Tensor> flash_for_cpu(const LevelPtr& level, const Tensor& qu
   const auto bias = call.fold_mask(mask, query);
   if (dropout_p == 0 && is_recorded(bias.value_or(Tensor()))) {
     // The kernel has no gradient of the mask.
-    const AttentionScoring scoring{is_causal, *bias, scale};
-    return {call.unfold(scoring.probabilities(q, k).matmul(v)),
-            call.unfold(scoring.scores(q, k).logsumexp(-1))};
+    const CanonicalAttention canonical({q, k, v, *bias, {}, {}, {}});
+    const auto results = written_out(canonical.primals(), scoring_from_start(q, is_causal, scale));
+    return {call.unfold(results.output.to(q.scalar_type())),
+            call.unfold(results.logsumexp.squeeze(-1))};
   }
   auto [output, logsumexp] = Op::call(q, k, v, dropout_p, is_causal, bias, scale);
   return {call.unfold(output), call.unfold(logsumexp)};
@@ -162,14 +186,13 @@ std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
     return by_loop<Op>(grad, query, key, value, output, logsumexp, dropout_p, is_causal, mask,
                        scale);
   }
-  const Tensor g = call.fold(grad), q = call.fold(query), k = call.fold(key), v = call.fold(value);
   const auto bias = call.fold_mask(mask, query);
-  auto [grad_query, grad_key, grad_value] =
-      dropout_p == 0 && is_recorded(g, q, k, v, bias.value_or(Tensor()))
-          ? attention_backward({is_causal, bias.value_or(Tensor()), scale}, g, q, k, v)
-          : Op::call(g, q, k, v, call.fold(output), call.fold(logsumexp), dropout_p, is_causal,
-                     bias, scale);
-  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+  const AttentionTensors x =
+      call.fold(grad, query, key, value, bias.value_or(Tensor()), output, logsumexp);
+  return call.unfold(is_differentiated(dropout_p, x)
+                         ? differentiable_backward(x, scoring_from_start(x.query, is_causal, scale))
+                         : Op::call(x.grad, x.query, x.key, x.value, x.output, x.logsumexp,
+                                    dropout_p, is_causal, bias, scale));
 }
 
 // --- kernels for accelerators
@@ -222,11 +245,13 @@ std::tuple<Tensor, Tensor, Tensor> flash_backward(
     return by_loop<Op>(grad, query, key, value, output, logsumexp, cum_seq_q, cum_seq_k, max_q,
                        max_k, dropout_p, is_causal, seed, offset, scale);
   }
-  auto [grad_query, grad_key, grad_value] =
-      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
-               call.fold(output), call.fold(logsumexp), call.pass(cum_seq_q), call.pass(cum_seq_k),
-               max_q, max_k, dropout_p, is_causal, call.pass(seed), call.pass(offset), scale);
-  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+  const AttentionTensors x = call.fold(grad, query, key, value, Tensor(), output, logsumexp);
+  return call.unfold(
+      is_differentiated(dropout_p, x)
+          ? differentiable_backward(x, scoring_from_end(x.query, x.key, is_causal, scale))
+          : Op::call(x.grad, x.query, x.key, x.value, x.output, x.logsumexp, call.pass(cum_seq_q),
+                     call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal, call.pass(seed),
+                     call.pass(offset), scale));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> efficient(const LevelPtr& level, const Tensor& query,
@@ -246,10 +271,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient(const LevelPtr& level, cons
   return {call.unfold(output), call.unfold(logsumexp), call.pack(seed), call.pack(offset)};
 }
 
+// Of query, key, value and bias.
+using BiasGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
 // The gradient of a bias has the shape of the bias the call was given.
-Tensor unfold_bias_gradient(const AttentionCall& call, const Tensor& gradient,
-                            const std::optional<Tensor>& bias) {
-  return bias.has_value() ? call.unfold(gradient) : call.pack(gradient);
+BiasGradients unfold_with_bias(const AttentionCall& call, const std::optional<Tensor>& bias,
+                               const BiasGradients& gradients) {
+  const auto& [query, key, value, bias_gradient] = gradients;
+  return {call.unfold(query), call.unfold(key), call.unfold(value),
+          bias.has_value() ? call.unfold(bias_gradient) : call.pack(bias_gradient)};
+}
+
+BiasGradients differentiable_backward_with_bias(const AttentionTensors& x, bool wants_bias,
+                                                bool is_causal, std::optional<double> scale) {
+  const auto scoring = scoring_from_start(x.query, is_causal, scale);
+  return std::tuple_cat(
+      differentiable_backward(x, scoring),
+      std::make_tuple(wants_bias ? differentiable_mask_backward(x, scoring) : Tensor()));
 }
 
 // A bias [N, heads, queries, keys] whose gradient is wanted has to have an N of its own per
@@ -279,12 +317,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
                        mask, is_causal, scale);
   }
   const auto folded_bias = fold_bias(call, bias, query, mask[3]);
-  auto [grad_query, grad_key, grad_value, grad_bias] =
-      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
-               folded_bias.value_or(Tensor()), call.fold(output), call.fold(logsumexp),
-               call.pass(seed), call.pass(offset), dropout_p, mask, is_causal, scale);
-  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value),
-          unfold_bias_gradient(call, grad_bias, folded_bias)};
+  const AttentionTensors x =
+      call.fold(grad, query, key, value, folded_bias.value_or(Tensor()), output, logsumexp);
+  return unfold_with_bias(
+      call, folded_bias,
+      is_differentiated(dropout_p, x)
+          ? differentiable_backward_with_bias(x, mask[3], is_causal, scale)
+          : Op::call(x.grad, x.query, x.key, x.value, x.mask, x.output, x.logsumexp,
+                     call.pass(seed), call.pass(offset), dropout_p, mask, is_causal, scale));
 }
 
 FlashResults cudnn(const LevelPtr& level, const Tensor& query, const Tensor& key,
@@ -316,12 +356,14 @@ std::tuple<Tensor, Tensor, Tensor> cudnn_backward(
     return by_loop<Op>(grad, query, key, value, output, logsumexp, seed, offset, bias, cum_seq_q,
                        cum_seq_k, max_q, max_k, dropout_p, is_causal, scale);
   }
-  auto [grad_query, grad_key, grad_value] =
-      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
-               call.fold(output), call.fold(logsumexp), call.pass(seed), call.pass(offset),
-               call.fold_mask(bias, query).value_or(Tensor()), call.pass(cum_seq_q),
-               call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal, scale);
-  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value)};
+  const auto folded_bias = call.fold_mask(bias, query).value_or(Tensor());
+  const AttentionTensors x = call.fold(grad, query, key, value, folded_bias, output, logsumexp);
+  return call.unfold(is_differentiated(dropout_p, x)
+                         ? differentiable_backward(x, scoring_from_start(x.query, is_causal, scale))
+                         : Op::call(x.grad, x.query, x.key, x.value, x.output, x.logsumexp,
+                                    call.pass(seed), call.pass(offset), x.mask,
+                                    call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k,
+                                    dropout_p, is_causal, scale));
 }
 
 FlashResults overrideable(const LevelPtr& level, const Tensor& query, const Tensor& key,
@@ -355,13 +397,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
                        max_q, max_k, dropout_p, is_causal, seed, offset, scale);
   }
   const auto folded_bias = fold_bias(call, bias, query, mask[3]);
-  auto [grad_query, grad_key, grad_value, grad_bias] =
-      Op::call(call.fold(grad), call.fold(query), call.fold(key), call.fold(value),
-               folded_bias.value_or(Tensor()), mask, call.fold(output), call.fold(logsumexp),
-               call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal,
-               call.pass(seed), call.pass(offset), scale);
-  return {call.unfold(grad_query), call.unfold(grad_key), call.unfold(grad_value),
-          unfold_bias_gradient(call, grad_bias, folded_bias)};
+  const AttentionTensors x =
+      call.fold(grad, query, key, value, folded_bias.value_or(Tensor()), output, logsumexp);
+  return unfold_with_bias(
+      call, folded_bias,
+      is_differentiated(dropout_p, x)
+          ? differentiable_backward_with_bias(x, mask[3], is_causal, scale)
+          : Op::call(x.grad, x.query, x.key, x.value, x.mask, mask, x.output, x.logsumexp,
+                     call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal,
+                     call.pass(seed), call.pass(offset), scale));
 }
 
 }  // namespace

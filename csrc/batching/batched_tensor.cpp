@@ -1,6 +1,13 @@
 #include "batching/batched_tensor.h"
 
+#include "core/registry.h"
+
 namespace functx {
+namespace {
+
+const AtLoad class_is_known([] { wrapper_classes[0] = &typeid(BatchedTensor); });
+
+}  // namespace
 
 BatchedTensor::BatchedTensor(LevelPtr level, Tensor value, bool is_batched)
     : Wrapper(std::move(level), value), value_(std::move(value)), is_batched_(is_batched) {
@@ -23,8 +30,8 @@ c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
 }
 
 void BatchedTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
-  TORCH_CHECK(impl->key_set().has(kFrontKey) &&
-                  static_cast<const Wrapper*>(impl.get())->level().get() == level().get(),
+  const Wrapper* wrapper = as_wrapper(impl.get());
+  TORCH_CHECK(wrapper != nullptr && wrapper->level() == level(),
               "functx.vmap: the data of a batched tensor can only be set to that of another tensor "
               "of the same vmap. Use copy_ instead of assigning to .data.");
   const auto& other = static_cast<const BatchedTensor&>(*impl);

@@ -7,36 +7,49 @@
 #include "batching/boxed_rules.h"
 #include "batching/by_loop.h"
 #include "batching/dims.h"
-#include "batching/rule.h"
+#include "batching/rewrite.h"
 #include "forward_ad/dual_tensor.h"
 
 namespace functx {
 namespace {
 
-// For one value that all examples share there is an answer. The tensors unwrapped.
+// One value that all examples share has an answer. The tensors are unwrapped.
 template <class... Tensors>
-void check_shared(const char* call, const Tensors&... tensors) {
-  TORCH_CHECK(
-      !detail::any_batched(tensors...), "functx.vmap: ", call,
-      " was called on a tensor that differs between examples, so it has no one value. vmap: "
-      "It looks like you're calling .item() on a Tensor, or do something that does, such as "
-      "bool(x), float(x) or `if x:` (data-dependent control flow). Use torch.where for "
-      "control flow, x.index_select(0, i) to index with a tensor i of dimension 0, or "
-      "return the tensor from the function.");
+void check_shared(const char* call, const char* remedy, const Tensors&... tensors) {
+  TORCH_CHECK(!detail::any_batched(tensors...), "functx.vmap: ", call,
+              " was called on a tensor that differs between examples, and gives one answer for all "
+              "of them. Use ",
+              remedy, ", which gives one for each.");
 }
 
 at::Scalar local_scalar(const Batched& self) {
-  check_shared(".item()", self);
+  TORCH_CHECK(
+      !self.is_batched,
+      "functx.vmap: It looks like you're calling .item() on a Tensor that differs between "
+      "examples, or something that does, such as float(x), int(x), range(x) or torch.tensor([x]): "
+      "it is not one number. Keep it a tensor (torch.stack makes one of several, "
+      "x.index_select(0, i) takes an index i), or return it from the function.");
   return ops::_local_scalar_dense::call(self.value);
 }
 
+// PyTorch would go on to .item().
+std::optional<bool> is_nonzero(const LevelPtr&, bool, const Tensor& self) {
+  TORCH_CHECK(
+      self.sym_numel() != 1 || !differs_between_examples(self),
+      "functx.vmap: a tensor that differs between examples is neither true nor false. `if x:`, "
+      "`while x:`, `not x`, max(x, y) and the like are data-dependent control flow, which would "
+      "have to go one way for one example and another way for the next. Compute both and choose "
+      "with torch.where; torch.logical_not, torch.maximum and so on return tensors.");
+  return std::nullopt;
+}
+
 bool equal(const Batched& self, const Batched& other) {
-  check_shared("torch.equal", self, other);
+  check_shared("torch.equal", "(x == y).all()", self, other);
   return ops::equal::call(self.value, other.value);
 }
 
 bool allclose(const Batched& self, const Batched& other, double rtol, double atol, bool equal_nan) {
-  check_shared("torch.allclose", self, other);
+  check_shared("torch.allclose", "torch.isclose(x, y).all()", self, other);
   return ops::allclose::call(self.value, other.value, rtol, atol, equal_nan);
 }
 
@@ -118,7 +131,7 @@ bool differs_between_examples(const Tensor& tensor) {
          differs_between_examples(value_of(*wrapper));
 }
 
-int64_t common_count(const Tensor& counts, const std::string& call) {
+int64_t common_count(const Tensor& counts, const std::string& call, const char* remedy) {
   const Tensor all = innermost_value(counts);
   if (all.numel() == 0) {
     return 0;
@@ -127,15 +140,16 @@ int64_t common_count(const Tensor& counts, const std::string& call) {
   const auto most = all.max().item<int64_t>();
   TORCH_CHECK(least == most, "functx.vmap: ", call, " gives ", least, " elements for one example, ",
               most,
-              " for another: the shape of its result depends on the data (data-dependent shape), "
-              "and different shapes cannot be one batch. Call it outside vmap, or use what has a "
-              "fixed shape, such as torch.where(mask, x, other), a masked reduction like "
-              "(x * mask).sum(), sort, or nonzero_static.");
+              " for another: the shape of its result depends on the data (a dynamic, "
+              "data-dependent shape), "
+              "and different shapes cannot be one batch. ",
+              remedy);
   return least;
 }
 
 FUNCTX_RULES(data_dependent) {
   batching_rule<ops::_local_scalar_dense, local_scalar>();
+  rewritten<ops::is_nonzero, is_nonzero>();
   batching_rule<ops::equal, equal>();
   batching_rule<ops::allclose, allclose>();
   batching_rule<ops::nonzero, nonzero>();

@@ -127,7 +127,8 @@ Batched embedding_renorm(const Batched& self, const Batched& indices, double max
 Batched one_hot(const Batched& self, int64_t classes) {
   if (self.is_batched && classes < 0 && self.value.numel() > 0) {
     const Tensor largest = self.value.reshape({batch_size(self), -1}).amax(1);
-    classes = common_count(largest.add(1), "one_hot without num_classes");
+    classes = common_count(largest.add(1), "one_hot without num_classes",
+                           "Pass an explicit positive num_classes.");
   }
   return {ops::one_hot::call(self.value, classes), self.is_batched};
 }

@@ -83,9 +83,10 @@ void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack*
 // decomposes before a tape records.
 void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const size_t count = op.schema().arguments().size();
-  Wrapper* top = Operands::of_stack(*stack, count).top();
+  const auto operands = Operands::of_stack(*stack, count);
+  Wrapper* top = operands.top();
   if (top == nullptr || top->level()->transform != Transform::Vmap ||
-      yields_to_torch_func(*top->level(), keys)) {
+      yields_to_torch(operands, keys)) {
     run_boxed(traits_of(op), keys, stack);
     return;
   }

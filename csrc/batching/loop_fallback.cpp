@@ -43,8 +43,8 @@ Operators looped;
 
 void warn_once(const c10::OperatorHandle& op) {
   if (warnings_enabled && warned.add(op)) {
-    warning_sink("functx.vmap: there is no batching rule for " + c10::toString(op.operator_name()) +
-                 ", so it runs in a loop over the examples, which is slow.");
+    warning_sink("functx.vmap: There is a performance drop: there is no batching rule for " +
+                 c10::toString(op.operator_name()) + ", so it runs in a loop over the examples.");
   }
 }
 
@@ -88,15 +88,18 @@ void check_loopable(const c10::OperatorHandle& op, const LevelPtr& level,
   for (size_t i = 0; i < arguments.size(); ++i) {
     TORCH_CHECK(!any_batched || !is_written(schema.arguments()[i]) || arguments[i].isNone() ||
                     is_batched_at(level, arguments[i]),
-                "functx.vmap: ", op.operator_name(), " writes into ", schema.arguments()[i].name(),
+                "functx.vmap: ", op.operator_name().name,
+                "(self, *extra_args) is not possible: it writes into ",
+                schema.arguments()[i].name(),
                 ", which is the same for every example, but an argument differs between examples. "
                 "Use the out-of-place operator instead, or clone ",
                 schema.arguments()[i].name(), " from a batched tensor under vmap.");
   }
   TORCH_CHECK_NOT_IMPLEMENTED(!any_batched || level->batch_size > 0,
                               "functx.vmap: ", op.operator_name(),
-                              " has no batching rule, and a loop over no examples has no result. "
-                              "Use a batch of at least one example.");
+                              " has no batching rule. The fallback path does not support vmap over "
+                              "dims of size 0, for a loop over no examples has no result. Use a "
+                              "batch of at least one example.");
 }
 
 // Results of the examples, put together.

@@ -16,6 +16,11 @@ Tensor flatten_examples(const Tensor& value) {
   return value.dim() == 1 ? value.unsqueeze(1) : value.flatten(1);
 }
 
+void check_mask(const char* name, const Batched& mask) {
+  TORCH_CHECK(mask.value.scalar_type() == at::kBool, name,
+              " only supports boolean masks, but got mask with dtype ", mask.value.scalar_type());
+}
+
 Batched masked_fill(const Batched& self, const Batched& mask, const Batched& value) {
   TORCH_CHECK(value.logical_dim() == 0,
               "masked_fill only supports a 0-dimensional value tensor, but got tensor with ",
@@ -27,6 +32,10 @@ Batched masked_fill(const Batched& self, const Batched& mask, const Batched& val
   if (!value.is_batched) {
     return {target.masked_fill(where, value.value), batched};
   }
+  check_mask("masked_fill", mask);
+  TORCH_CHECK(target.is_complex() || !value.value.is_complex(),
+              "masked_fill: complex values cannot be converted to type ", target.scalar_type(),
+              " without overflow. Use value.real.");
   return {at::where(where, align_rank(value, rank).to(target.scalar_type()), target), batched};
 }
 
@@ -81,6 +90,7 @@ Batched masked_scatter(const Batched& self, const Batched& mask, const Batched& 
   if (!size) {
     return {self.value.masked_scatter(mask.value, source.value), false};
   }
+  check_mask("masked_scatter", mask);
   TORCH_CHECK(self.value.scalar_type() == source.value.scalar_type(),
               "masked_scatter: expected self and source to have same dtypes but got ",
               self.value.scalar_type(), " and ", source.value.scalar_type());

@@ -12,9 +12,9 @@ namespace {
 
 void check_ranks(const char* name, const Batched& a, int64_t rank_a, const Batched& b,
                  int64_t rank_b) {
-  TORCH_CHECK(a.logical_dim() == rank_a && b.logical_dim() == rank_b, name, ": expected ", rank_a,
-              "-D and ", rank_b, "-D tensors, but got ", a.logical_dim(), "-D and ",
-              b.logical_dim(), "-D ones");
+  TORCH_CHECK(a.logical_dim() == rank_a && b.logical_dim() == rank_b, name,
+              ": Shape mismatch: expected ", rank_a, "-D and ", rank_b, "-D tensors, but got ",
+              a.logical_dim(), "-D and ", b.logical_dim(), "-D ones");
 }
 
 Batched mm(const Batched& a, const Batched& b) {

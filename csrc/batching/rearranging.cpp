@@ -5,18 +5,26 @@
 namespace functx {
 namespace {
 
+// The operator itself says best what it misses in an example of fewer than `min_rank` dimensions.
+template <class Op, int64_t min_rank, class... Rest>
+void check_rank(const Batched& self, const Rest&... rest) {
+  if (self.logical_dim() < min_rank) {
+    Tensor example = self.value.new_empty_symint(self.value.sym_sizes().slice(self.is_batched));
+    Op::call(example, rest...);
+  }
+}
+
 // Operators on the last dimensions, to which the batch is one more in front. The example has to
 // have `min_rank` dimensions by itself.
 template <class Op, int64_t min_rank, class... Rest>
 Batched on_last_dims(const Batched& self, const Rest&... rest) {
-  TORCH_CHECK(self.logical_dim() >= min_rank, Op::name, ": expected a tensor of at least ",
-              min_rank, " dimensions, but it has ", self.logical_dim());
+  check_rank<Op, min_rank>(self, rest...);
   return {Op::call(self.value, rest...), self.is_batched};
 }
 
 template <class Op, class... Rest>
 void on_last_dims_(const Batched& self, const Rest&... rest) {
-  TORCH_CHECK(self.logical_dim() >= 2, Op::name, ": expected a tensor of at least 2 dimensions");
+  check_rank<Op, 2>(self, rest...);
   Tensor value = self.value;
   Op::call(value, rest...);
 }

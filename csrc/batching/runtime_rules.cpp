@@ -5,9 +5,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/autocast.h"
 #include "core/coverage.h"
 #include "core/keys.h"
-#include "core/operands.h"
+#include "core/recording.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
 #include "core/torch_func.h"
@@ -69,11 +70,11 @@ class RuntimeKernel final : public c10::OperatorKernel {
   }
 
  private:
-  // Whether torch.func or the tape comes first; the kernel behind us knows how to call them.
+  // Whether torch.func, autocast or the tape comes first; the kernel behind us knows how to call
+  // them.
   bool passes_on(const Operands& operands, c10::DispatchKeySet keys) const {
-    const Level& level = *operands.top()->level();
-    const bool may_tape = operands.taped() || (traits_.is_view && level.may_record);
-    return yields_to_torch_func(level, keys) || (may_tape && !autograd_is_excluded());
+    return yields_to_torch(operands, keys) || !autocast_keys(traits_.handle, keys).empty() ||
+           is_recorded(traits_, operands, *operands.top()->level());
   }
 
   OperatorTraits traits_;

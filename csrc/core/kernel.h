@@ -1,7 +1,8 @@
 // The typed kernel of an operator: from the dispatcher to a rule and back.
 //
 // One function serves the front and the back key. At the front it decides whether autograd has to
-// record first; at the back autograd has done so. Then the rule of the top level's transform runs.
+// record first, and before that autocast to cast; at the back they have done so. Then the rule of
+// the top level's transform runs.
 #pragma once
 
 #include <ATen/core/boxing/BoxedKernel.h>
@@ -11,8 +12,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/autocast.h"
 #include "core/boxed.h"
+#include "core/captured.h"
 #include "core/operands.h"
+#include "core/recording.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
 #include "core/torch_func.h"
@@ -47,7 +51,7 @@ struct Kernel<Op, Result(Args...)> {
     const auto& traits = traits_of<Op>();
     if (top == nullptr) [[unlikely]] {
       std::optional<HideFrom> from_kernel;
-      if (!traits.is_composite && !torch_func_is_active()) {
+      if (!traits.is_composite && goes_to_kernel(keys)) {
         from_kernel.emplace();
       }
       return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
@@ -55,29 +59,59 @@ struct Kernel<Op, Result(Args...)> {
     const LevelPtr& level = top->level();
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
     if (keys.has(kFrontKey)) {
-      if (yields_to_torch_func(*level, keys)) [[unlikely]] {
-        return Op::redispatch(keys - kPassedByKeys, std::forward<Args>(args)...);
+      if (yields_to_torch(operands, keys)) [[unlikely]] {
+        return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
+      }
+      if (autocast_is_on(keys)) [[unlikely]] {
+        if (const auto casting = autocast_keys(traits.handle, keys); !casting.empty()) {
+          return Op::redispatch(casting, std::forward<Args>(args)...);
+        }
       }
       check_alive(*top);
-      const bool records =
-          !autograd_is_excluded() && (operands.taped() || (traits.is_view && level->may_record));
+      const bool records = is_recorded(traits, operands, *level);
+      if (records) {
+        level->may_record = true;
+        check_written(args...);
+      }
       if (records || (rule == nullptr && traits.is_composite)) {
+        if constexpr (is_inplace<Result(Args...)>) {
+          check_not_captured(Op::name, args...);
+        }
         return Op::redispatch(traits.tape_keys, std::forward<Args>(args)...);
       }
       if constexpr (is_inplace<Result(Args...)>) {
         bump_version(args...);
       }
+      if constexpr (std::is_same_v<Result, Tensor> || std::is_same_v<Result, std::vector<Tensor>>) {
+        if (traits.is_differentiable_view) {
+          Result views = apply(rule, level, std::forward<Args>(args)...);
+          note_unrecorded_view(views, top);
+          return views;
+        }
+      }
     }
-    const RuleScope scope(*level);
+    return apply(rule, level, std::forward<Args>(args)...);
+  }
+
+ private:
+  static Result apply(typename Rules<Op>::Rule rule, const LevelPtr& level, Args... args) {
+    const RuleScope scope(*level, /*autocasts=*/rule == nullptr);
     if (rule == nullptr) {
       static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
-      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(
-          fallback, traits.handle, c10::DispatchKeySet(kBackKey), std::forward<Args>(args)...);
+      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(fallback, traits_of<Op>().handle,
+                                                                  c10::DispatchKeySet(kBackKey),
+                                                                  std::forward<Args>(args)...);
     }
     return rule(level, std::forward<Args>(args)...);
   }
 
- private:
+  template <class First, class... Rest>
+  static void check_written(const First& first, const Rest&...) {
+    if constexpr (is_inplace<Result(Args...)>) {
+      check_view_is_recorded(first);
+    }
+  }
+
   template <class... Rest>
   static void bump_version(Tensor& self, const Rest&...) {
     if (as_wrapper(self) != nullptr) {

@@ -16,6 +16,11 @@ inline constexpr auto kModeKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 // What a mode kernel masks its key set with to pass an operator on.
 inline constexpr c10::DispatchKeySet kBelowModeKeys(c10::DispatchKeySet::FULL_AFTER, kModeKey);
 
+// Included while a grad level is active: in-place operators have kernels here, all others fall
+// through. The key was reserved for projects outside of PyTorch, which has no kernel for it.
+inline constexpr auto kWriteKey = c10::DispatchKey::DeferredInit;
+inline constexpr c10::DispatchKeySet kBelowWriteKey(c10::DispatchKeySet::FULL_AFTER, kWriteKey);
+
 // A spare backend with an Autograd key of its own, for which PyTorch registers its derivative
 // kernels: autograd can record on a wrapper and comes back to us below.
 inline constexpr auto kBackKey = c10::DispatchKey::PrivateUse3;
@@ -23,15 +28,20 @@ inline constexpr auto kTapeKey = c10::DispatchKey::AutogradPrivateUse3;
 
 // Never dispatched to, since the front kernel of every operator redispatches to keys it names. It
 // tells PyTorch's derivative formulas and its engine not to write in place into tensors of theirs
-// (`at::isTensorSubclassLike` asks for it). Of the keys that function asks for, it is the one no
-// other part of PyTorch takes for a promise about the class of the TensorImpl.
-inline constexpr c10::DispatchKeySet kInertKeys = c10::DispatchKeySet(c10::DispatchKey::Batched);
+// (`at::isTensorSubclassLike` asks for it). Of all that function asks for, the backend of meta
+// tensors is what no other part of PyTorch takes for a promise about the class of the TensorImpl:
+// whether a tensor is a meta tensor, it reads off the device.
+inline constexpr c10::DispatchKeySet kInertBackend =
+    c10::DispatchKeySet(c10::BackendComponent::MetaBit);
 
 inline constexpr c10::DispatchKeySet kWrapperKeys =
-    c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertKeys;
+    c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertBackend;
 
-// For an operator that the front kernel passes on as it came.
-inline constexpr c10::DispatchKeySet kPassedByKeys = c10::DispatchKeySet(kFrontKey) | kInertKeys;
+// On tensors that wrap others, as ours do, in other parts of PyTorch. A wrapper that takes over the
+// keys of what it wraps has these and ours.
+inline constexpr c10::DispatchKeySet kForeignWrapperKeys = c10::DispatchKeySet(
+    {c10::DispatchKey::Functionalize, c10::DispatchKey::FuncTorchGradWrapper,
+     c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Batched, c10::DispatchKey::Python});
 
 // A backend for which nobody registers kernels. An operator sent there runs the kernel that PyTorch
 // has for any backend (CompositeExplicitAutograd), which is written in other operators.

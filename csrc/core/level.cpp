@@ -1,5 +1,6 @@
 #include "core/level.h"
 
+#include <ATen/autocast_mode.h>
 #include <c10/core/AutogradState.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -8,6 +9,7 @@
 #include <atomic>
 #include <limits>
 
+#include "core/captured.h"
 #include "core/keys.h"
 #include "core/torch_func.h"
 
@@ -40,8 +42,28 @@ void update_front_key() {
   c10::impl::tls_set_dispatch_key_included(kFrontKey, is_active(Transform::Jvp));
 }
 
+// Autocast keeps the casts of leaves until its region ends. Those of a tape that is done are of no
+// use, and their number grows with every call.
+void drop_casts() {
+  const auto excluded = c10::impl::tls_local_dispatch_key_set().excluded_;
+  if (!excluded.has_all(c10::autocast_dispatch_keyset)) [[unlikely]] {
+    at::autocast::clear_cache();
+  }
+}
+
+void check_sees_operators(Transform transform) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::PreDispatch), "functx.",
+      name_of(transform), ": torch.export, and make_fx with pre_dispatch=True, record operators ",
+      "before a transform sees them. Record the transformed function first, and export that: ",
+      "torch.export.export(functx.make_fx(f)(*args), args).");
+}
+
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
+  if (level->wraps()) {
+    check_sees_operators(transform);
+  }
   if (limit != no_limit) [[unlikely]] {
     // A rule runs code that enters a transform of its own, which must not hide the new level.
     level->limit_outside = limit;
@@ -70,6 +92,9 @@ void pop_innermost() {
   if (level->transform == Transform::Grad) {
     level->outside_inference_mode.reset();
     c10::GradMode::set_enabled(level->grad_mode_outside);
+    drop_casts();
+    end_noting_births();
+    c10::impl::tls_set_dispatch_key_included(kWriteKey, notes_births());
   } else {
     update_mode_key();
   }
@@ -83,7 +108,8 @@ Level::Level(Transform transform, int64_t batch_size, Randomness randomness)
       transform(transform),
       randomness(randomness),
       batch_size(batch_size),
-      torch_func_depth(functx::torch_func_depth()) {}
+      torch_func_depth(functx::torch_func_depth()),
+      legacy_vmap_depth(functx::legacy_vmap_depth()) {}
 
 const char* name_of(Transform transform) {
   switch (transform) {
@@ -124,6 +150,8 @@ LevelPtr push_grad() {
     stratum->is_identity = true;
   }
   LevelPtr level = push(Transform::Grad, 0, Randomness::Error);
+  begin_noting_births();
+  c10::impl::tls_set_dispatch_key_included(kWriteKey, true);
   level->stratum = stratum;
   level->grad_mode_outside = c10::GradMode::is_enabled();
   if (c10::InferenceMode::is_enabled()) {
@@ -139,6 +167,8 @@ void pop(const LevelPtr& level) {
     pop_innermost();
   }
 }
+
+int64_t next_level_id() { return next_id; }
 
 c10::ArrayRef<LevelPtr> active_levels() {
   const size_t end = first_hidden() - levels.begin();

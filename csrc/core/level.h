@@ -23,8 +23,9 @@ struct Level final : c10::intrusive_ptr_target {
   const Transform transform;
   const Randomness randomness;
   const int64_t batch_size;
-  // torch_func_depth() when this transform was entered.
+  // torch_func_depth() and legacy_vmap_depth() when this transform was entered.
   const int64_t torch_func_depth;
+  const int64_t legacy_vmap_depth;
   // False once the transform has returned: a wrapper of a dead level has escaped.
   bool alive = true;
   // True once autograd may record on wrappers of this level; from then on views are recorded even
@@ -55,6 +56,9 @@ LevelPtr push_grad();
 
 // Leaves `level` and whatever is still above it: an exception may have skipped inner pops.
 void pop(const LevelPtr& level);
+
+// The id of the level that is entered next, on whatever thread.
+int64_t next_level_id();
 
 // The levels of this thread that operators may see, outermost first.
 c10::ArrayRef<LevelPtr> active_levels();

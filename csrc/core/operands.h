@@ -12,7 +12,8 @@
 
 namespace functx {
 
-// The innermost wrapper among the arguments, and whether one of its level has a tape.
+// The innermost wrapper among the arguments, whether one of its level has a tape, and whether there
+// is one that hides a wrapper of ours.
 class Operands {
  public:
   template <class... Args>
@@ -30,11 +31,16 @@ class Operands {
 
   Wrapper* top() const { return top_; }
   bool taped() const { return taped_; }
+  bool any_foreign() const { return any_foreign_; }
 
  private:
   void see(const Tensor& tensor) {
+    if (!tensor.key_set().has(kFrontKey)) {
+      return;
+    }
     Wrapper* wrapper = as_wrapper(tensor);
-    if (wrapper == nullptr) {
+    if (wrapper == nullptr) [[unlikely]] {
+      any_foreign_ = true;
       return;
     }
     if (top_ == nullptr || wrapper->level_id() > top_->level_id()) {
@@ -87,6 +93,7 @@ class Operands {
 
   Wrapper* top_ = nullptr;
   bool taped_ = false;
+  bool any_foreign_ = false;
 };
 
 }  // namespace functx

@@ -24,6 +24,7 @@ OperatorTraits::OperatorTraits(const c10::OperatorHandle& op)
                                                                               : kTapeKeys),
       is_composite(op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)),
       is_view(returns_view(op.schema())),
+      is_differentiable_view(is_view && op.schema().name() != "aten::detach"),
       has_out(takes_out(op.schema())) {}
 
 const OperatorTraits& traits_of(const c10::OperatorHandle& op) {

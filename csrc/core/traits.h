@@ -15,6 +15,8 @@ struct OperatorTraits {
   bool is_composite;
   // Some result aliases an argument without having been written to.
   bool is_view;
+  // The same, and the argument can get a gradient by it: all but detach.
+  bool is_differentiable_view;
   // Results go to `out=` arguments.
   bool has_out;
 };

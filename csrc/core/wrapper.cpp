@@ -4,14 +4,19 @@
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include "core/nested.h"
+
 namespace functx {
 
 Wrapper::Wrapper(LevelPtr level, const Tensor& like)
-    : TensorImpl(kWrapperKeys, like.dtype(), like.device()), level_(std::move(level)) {
+    : TensorImpl(kWrapperKeys | (like.key_set() & c10::autocast_dispatch_keyset), like.dtype(),
+                 like.device()),
+      level_(std::move(level)) {
   set_storage_access_should_throw();
 }
 
 void Wrapper::mirror(const Tensor& value, int64_t skipped) {
+  check_has_shape(value, level_->transform);
   // Like the strides, the conjugate and the negative bit tell PyTorch's compositions how the value
   // lies in memory: `real` looks at the conjugate of a conjugate view.
   _set_conj(value.is_conj());
@@ -32,8 +37,8 @@ const char* Wrapper::tensorimpl_type_name() const {
   // The message it completes begins with "Cannot access storage of".
   return level_->transform == Transform::Vmap
              ? "a tensor inside functx.vmap: it stands for one example of a batch and has no "
-               "memory "
-               "of its own. Return it from the function, or look at it with functx.debug_unwrap"
+               "memory of its own. Return it from the function, or look at it with "
+               "functx.debug_unwrap"
              : "a tensor inside functx.jvp: it stands for a primal and a tangent and has no memory "
                "of its own. Return it from the function, or look at it with functx.debug_unwrap";
 }

@@ -4,6 +4,9 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/TensorImpl.h>
 
+#include <array>
+#include <typeinfo>
+
 #include "core/keys.h"
 #include "core/level.h"
 
@@ -20,6 +23,11 @@ class Wrapper : public c10::TensorImpl {
   // or it carries a native forward grad (which counts under no_grad too).
   bool is_taped() { return autograd_meta() != nullptr && has_tape(); }
 
+  // A view of another wrapper that autograd was not told of, since nothing was tracked: were a
+  // tracked value written into it, the other wrapper would not know.
+  bool is_unrecorded_view() const { return is_unrecorded_view_; }
+  void set_unrecorded_view() { is_unrecorded_view_ = true; }
+
  protected:
   Wrapper(LevelPtr level, const Tensor& like);
 
@@ -34,11 +42,26 @@ class Wrapper : public c10::TensorImpl {
   bool has_tape();
 
   LevelPtr level_;
+  bool is_unrecorded_view_ = false;
 };
 
+// The classes of wrappers, which the files that define them put here when the extension is loaded.
+inline std::array<const std::type_info*, 2> wrapper_classes{};
+
+// A tensor of another class may have our keys too: PyTorch's functionalization wraps any tensor,
+// and its wrappers take over the keys.
+inline bool is_wrapper_class(const c10::TensorImpl& impl) {
+  const std::type_info* type = &typeid(impl);
+  return type == wrapper_classes[0] || type == wrapper_classes[1];
+}
+
+inline Wrapper* as_wrapper(c10::TensorImpl* impl) {
+  return impl->key_set().has(kFrontKey) && is_wrapper_class(*impl) ? static_cast<Wrapper*>(impl)
+                                                                   : nullptr;
+}
+
 inline Wrapper* as_wrapper(const at::TensorBase& tensor) {
-  c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-  return impl->key_set().has(kFrontKey) ? static_cast<Wrapper*>(impl) : nullptr;
+  return as_wrapper(tensor.unsafeGetTensorImpl());
 }
 
 // The wrapper of exactly this level, or null.

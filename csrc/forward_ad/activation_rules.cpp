@@ -78,7 +78,9 @@ FUNCTX_RULES(jvp_activation) {
   elementwise<ops::softshrink, by_backward_of_input<ops::softshrink_backward>>();
   elementwise<ops::hardshrink, by_backward_of_input<ops::hardshrink_backward>>();
   elementwise<ops::hardtanh, by_backward_of_input<ops::hardtanh_backward>>();
-  elementwise<ops::hardsigmoid, by_backward_of_input<ops::hardsigmoid_backward>>();
+  elementwise<ops::hardsigmoid, [](auto& t, auto& x, auto&) {
+    return zero_unless(x.gt(-3).logical_and(x.lt(3)), t.div(6));
+  }>();
   elementwise<ops::hardswish, by_backward_of_input<ops::hardswish_backward>>();
   elementwise<ops::leaky_relu, [](auto& t, auto& x, auto&, auto& slope) {
     return ops::leaky_relu_backward::call(t, x, slope, false);

@@ -1,137 +1,327 @@
 // Fused attention, for which PyTorch has no forward derivative. The primal comes from the fused
-// kernel; the tangent from the probabilities, which are computed anew from what that returns.
-#include <cmath>
-
-#include "core/attention_math.h"
+// kernel, and the tangent, in blocks, from what that returns.
+#include "attention/canonical.h"
+#include "attention/operators.h"
 #include "forward_ad/families.h"
 
 namespace functx {
 namespace {
 
-// The probabilities; from what the fused kernel returned, unless a tape below has to see how they
-// depend on query and key. A row without anything to attend to has logsumexp -inf, and none.
-Tensor probabilities(const AttentionScoring& scoring, const Tensor& query, const Tensor& key,
-                     const Tensor& logsumexp) {
-  if (detail::is_recorded_below(query, key, scoring.mask)) {
-    return scoring.probabilities(query, key);
-  }
-  const Tensor s = scoring.scores(query, key);
-  const Tensor p = s.sub(logsumexp.to(s.scalar_type()).unsqueeze(-1)).exp();
-  return scoring.mask.defined() || scoring.is_causal ? p.masked_fill(s.eq(-INFINITY), 0) : p;
-}
-
-AttentionScoring scoring_of(bool is_causal, const Dual& mask, double dropout_p,
-                            std::optional<double> scale) {
+void check_dropout(double dropout_p) {
   TORCH_CHECK(dropout_p == 0,
               "functx.jvp: fused attention with dropout has no forward derivative, because the "
               "kernel does not return what it dropped. Use dropout_p=0, or "
               "torch.nn.attention.sdpa_kernel(SDPBackend.MATH).");
-  return {is_causal, mask.primal, scale};
 }
 
-Tensor times_transposed(const Tensor& a, const Tensor& b) { return a.matmul(b.transpose(-2, -1)); }
+// The inputs of a call.
+struct Inputs {
+  const Dual& query;
+  const Dual& key;
+  const Dual& value;
+  const Dual& mask;
 
-// Of the scores; undefined if nothing they are made of has a tangent.
-Tensor scores_tangent(const AttentionScoring& scoring, const Dual& query, const Dual& key,
-                      const Dual& mask) {
-  Tensor tangent;
-  if (query.has_tangent()) {
-    tangent = times_transposed(query.tangent, key.primal);
+  AttentionTensors primals() const {
+    return {query.primal, key.primal, value.primal, mask.primal, {}, {}, {}};
   }
-  if (key.has_tangent()) {
-    tangent = sum_of(std::move(tangent), times_transposed(query.primal, key.tangent));
+  AttentionTensors tangents() const {
+    return {query.tangent, key.tangent, value.tangent, mask.tangent, {}, {}, {}};
   }
-  if (tangent.defined()) {
-    tangent = tangent.mul(scoring.scale_for(query.primal));
+  bool move_scores() const {
+    return query.has_tangent() || key.has_tangent() || mask.has_tangent();
   }
-  return sum_of(std::move(tangent), mask.tangent);
-}
+};
 
-std::tuple<Dual, Dual> flash_attention_for_cpu(const Dual& query, const Dual& key,
-                                               const Dual& value, double dropout_p, bool is_causal,
-                                               const Dual& mask, std::optional<double> scale) {
-  const auto scoring = scoring_of(is_causal, mask, dropout_p, scale);
-  auto [output, logsumexp] = ops::_scaled_dot_product_flash_attention_for_cpu::call(
-      query.primal, key.primal, value.primal, dropout_p, is_causal,
-      mask.defined() ? std::make_optional(mask.primal) : std::nullopt, scale);
-  const Tensor p = probabilities(scoring, query.primal, key.primal, logsumexp);
-  Tensor tangent, logsumexp_tangent;
-  const Tensor s = scores_tangent(scoring, query, key, mask);
-  if (s.defined()) {
-    const Tensor mean = p.mul(s).sum(-1, true);
-    tangent = p.mul(s.sub(mean)).matmul(value.primal);
-    logsumexp_tangent = mean.squeeze(-1);
-  }
-  if (value.has_tangent()) {
-    tangent = sum_of(std::move(tangent), p.matmul(value.tangent));
-  }
-  return {conform(std::move(tangent), std::move(output)),
-          conform(std::move(logsumexp_tangent), std::move(logsumexp))};
-}
+template <class... Tensors>
+using DualsAnd = std::tuple<Dual, Dual, Tensors...>;
 
-// With p the probabilities: dv = p^T g, ds = p * (g v^T - d) where d = sum(g * out), dq = ds k and
-// dk = ds^T q. Output and logsumexp are functions of the inputs here, whether or not they have
-// tangents.
-std::tuple<Dual, Dual, Dual> flash_attention_for_cpu_backward(
-    const Dual& grad, const Dual& query, const Dual& key, const Dual& value, const Dual& output,
-    const Dual& logsumexp, double dropout_p, bool is_causal, const Dual& mask,
-    std::optional<double> scale) {
-  const auto scoring = scoring_of(is_causal, mask, dropout_p, scale);
-  const Tensor &q = query.primal, &k = key.primal, &v = value.primal, &g = grad.primal;
-  const Tensor p = probabilities(scoring, q, k, logsumexp.primal);
-  const Tensor gv = times_transposed(g, v);
-  const Tensor d = g.mul(output.primal).sum(-1, true);
-  const Tensor ds = p.mul(gv.sub(d)).mul(scoring.scale_for(q));
-  auto [dq, dk, dv] =
-      detail::is_recorded_below(g, q, k, v)
-          ? attention_backward(scoring, g, q, k, v)
-          : ops::_scaled_dot_product_flash_attention_for_cpu_backward::call(
-                g, q, k, v, output.primal, logsumexp.primal, dropout_p, is_causal,
-                mask.defined() ? std::make_optional(mask.primal) : std::nullopt, scale);
-
-  Tensor p_tangent;
-  if (const Tensor s = scores_tangent(scoring, query, key, mask); s.defined()) {
-    p_tangent = p.mul(s.sub(p.mul(s).sum(-1, true)));
-  }
-  // Of g v^T, and of p * (g v^T - d), in which d is the sum of p * g v^T.
-  Tensor gv_tangent;
-  if (grad.has_tangent()) {
-    gv_tangent = times_transposed(grad.tangent, v);
-  }
-  if (value.has_tangent()) {
-    gv_tangent = sum_of(std::move(gv_tangent), times_transposed(g, value.tangent));
-  }
-  Tensor ds_tangent;
-  if (p_tangent.defined()) {
-    const Tensor d_tangent = p_tangent.mul(gv).sum(-1, true);
-    ds_tangent = p_tangent.mul(gv.sub(d)).sub(p.mul(d_tangent));
-  }
-  if (gv_tangent.defined()) {
-    const Tensor d_tangent = p.mul(gv_tangent).sum(-1, true);
-    ds_tangent = sum_of(std::move(ds_tangent), p.mul(gv_tangent.sub(d_tangent)));
-  }
-  if (ds_tangent.defined()) {
-    ds_tangent = ds_tangent.mul(scoring.scale_for(q));
-  }
-
-  const auto product = [](const Tensor& a, const Tensor& b) {
-    return a.defined() && b.defined() ? a.matmul(b) : Tensor();
+// What a kernel returns, output and logsumexp first, as duals.
+template <class... Rest>
+DualsAnd<Rest...> with_tangents(const Inputs& inputs, const Scoring& scoring,
+                                const std::tuple<Tensor, Tensor, Rest...>& results) {
+  const auto dual = [&](const Tensor& output, const Tensor& logsumexp, const Rest&... rest) {
+    AttentionTensors x = inputs.primals();
+    // A kernel rounds its output to half precision after it was computed: the formula does without.
+    x.output = is_reduced(output) ? Tensor() : output;
+    x.logsumexp = logsumexp;
+    const CanonicalAttention canonical(x);
+    const auto tangents =
+        attention_jvp(canonical.primals(), canonical.tangents(inputs.tangents()), scoring);
+    Tensor moved =
+        inputs.move_scores() ? CanonicalAttention::logsumexp(tangents[1], logsumexp) : Tensor();
+    return DualsAnd<Rest...>{conform(tangents[0], output), conform(std::move(moved), logsumexp),
+                             rest...};
   };
-  const auto transposed = [](const Tensor& a) { return a.defined() ? a.transpose(-2, -1) : a; };
-  return {
-      conform(sum_of(product(ds_tangent, k), product(ds, key.tangent)), std::move(dq)),
-      conform(sum_of(product(transposed(ds_tangent), q), product(transposed(ds), query.tangent)),
-              std::move(dk)),
-      conform(sum_of(product(transposed(p_tangent), g), product(transposed(p), grad.tangent)),
-              std::move(dv))};
+  return std::apply(dual, results);
+}
+
+// A backward call. Output and logsumexp are functions of the inputs, whether or not they have
+// tangents.
+class Backward {
+ public:
+  Backward(const Inputs& inputs, const Dual& grad, const Dual& output, const Dual& logsumexp,
+           const Scoring& scoring)
+      : scoring_(scoring),
+        x_(with(inputs.primals(), output.primal, logsumexp.primal, grad.primal)),
+        canonical_(x_),
+        tangents_(canonical_.tangents(
+            with(inputs.tangents(), output.tangent, logsumexp.tangent, grad.tangent))) {
+    complete_tangents(inputs.move_scores(), inputs.value.has_tangent());
+  }
+
+  // Of query, key and value; `gradients` are the kernel's.
+  std::tuple<Dual, Dual, Dual> duals(const std::tuple<Tensor, Tensor, Tensor>& gradients) const {
+    const auto tangents = attention_vjp_jvp(canonical_.primals(), tangents_, scoring_);
+    const auto dual = [&](const Tensor& gradient, size_t i) {
+      return gradient.defined()
+                 ? conform(CanonicalAttention::gradient(tangents[i], gradient), gradient)
+                 : Dual{};
+    };
+    return {dual(std::get<0>(gradients), 0), dual(std::get<1>(gradients), 1),
+            dual(std::get<2>(gradients), 2)};
+  }
+
+  // Of these and a mask, whose gradient may be undefined.
+  std::tuple<Dual, Dual, Dual, Dual> duals(
+      const std::tuple<Tensor, Tensor, Tensor, Tensor>& gradients) const {
+    const auto& [query, key, value, mask] = gradients;
+    Dual of_mask{mask, {}};
+    if (mask.defined()) {
+      const auto tangent = attention_mask_vjp_jvp(canonical_.primals(), tangents_, scoring_)[1];
+      of_mask = conform(CanonicalAttention::mask(tangent, mask), mask);
+    }
+    return std::tuple_cat(duals(std::make_tuple(query, key, value)),
+                          std::make_tuple(std::move(of_mask)));
+  }
+
+  // Whether a tape below has to see how the gradients depend on the inputs, which it cannot if a
+  // kernel computes them.
+  bool is_differentiated() const {
+    return is_recorded(x_.grad, x_.query, x_.key, x_.value, x_.mask);
+  }
+  std::tuple<Tensor, Tensor, Tensor> gradients() const {
+    return differentiable_backward(x_, scoring_);
+  }
+  std::tuple<Tensor, Tensor, Tensor, Tensor> gradients(bool wants_mask) const {
+    return std::tuple_cat(
+        gradients(),
+        std::make_tuple(wants_mask ? differentiable_mask_backward(x_, scoring_) : Tensor()));
+  }
+
+ private:
+  static AttentionTensors with(AttentionTensors inputs, const Tensor& output,
+                               const Tensor& logsumexp, const Tensor& grad) {
+    inputs.output = output;
+    inputs.logsumexp = logsumexp;
+    inputs.grad = grad;
+    return inputs;
+  }
+
+  void complete_tangents(bool scores_move, bool value_moves) {
+    if (!scores_move && !value_moves) {
+      tangents_.output = tangents_.logsumexp = Tensor();
+    } else if (!tangents_.output.defined() || tangents_.logsumexp.defined() != scores_move) {
+      const auto moved = attention_jvp(canonical_.primals(), tangents_, scoring_);
+      tangents_.output = moved[0];
+      tangents_.logsumexp = scores_move ? moved[1] : Tensor();
+    }
+  }
+
+  Scoring scoring_;
+  AttentionTensors x_;
+  CanonicalAttention canonical_;
+  AttentionTensors tangents_;
+};
+
+std::optional<Tensor> optional(const Dual& mask) {
+  return mask.defined() ? std::make_optional(mask.primal) : std::nullopt;
+}
+
+// --- the CPU's kernel
+
+// As it returns them, for a tape that has to see the gradient of the mask, of which it has none.
+std::tuple<Tensor, Tensor> with_recorded_mask(const Inputs& inputs, const Scoring& scoring) {
+  const CanonicalAttention canonical(inputs.primals());
+  const AttentionTensors results = written_out(canonical.primals(), scoring);
+  return {results.output.to(inputs.query.primal.scalar_type()), results.logsumexp.squeeze(-1)};
+}
+
+std::tuple<Dual, Dual> flash_for_cpu(const Dual& query, const Dual& key, const Dual& value,
+                                     double dropout_p, bool is_causal, const Dual& mask,
+                                     std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_for_cpu;
+  check_dropout(dropout_p);
+  const Inputs inputs{query, key, value, mask};
+  const auto scoring = scoring_from_start(query.primal, is_causal, scale);
+  return with_tangents(inputs, scoring,
+                       is_recorded(mask.primal)
+                           ? with_recorded_mask(inputs, scoring)
+                           : Op::call(query.primal, key.primal, value.primal, dropout_p, is_causal,
+                                      optional(mask), scale));
+}
+
+std::tuple<Dual, Dual, Dual> flash_for_cpu_backward(const Dual& grad, const Dual& query,
+                                                    const Dual& key, const Dual& value,
+                                                    const Dual& output, const Dual& logsumexp,
+                                                    double dropout_p, bool is_causal,
+                                                    const Dual& mask, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_for_cpu_backward;
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return {};
+  }
+  const Backward backward({query, key, value, mask}, grad, output, logsumexp,
+                          scoring_from_start(query.primal, is_causal, scale));
+  return backward.duals(backward.is_differentiated()
+                            ? backward.gradients()
+                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
+                                       output.primal, logsumexp.primal, dropout_p, is_causal,
+                                       optional(mask), scale));
+}
+
+// --- kernels for accelerators, which have to be asked for the logsumexp
+
+// output, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, two of random state, debug mask
+using FlashDuals = DualsAnd<Tensor, Tensor, c10::SymInt, c10::SymInt, Tensor, Tensor, Tensor>;
+
+FlashDuals flash(const Dual& query, const Dual& key, const Dual& value, double dropout_p,
+                 bool is_causal, bool debug, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention;
+  check_dropout(dropout_p);
+  return with_tangents(
+      {query, key, value, {}}, scoring_from_end(query.primal, key.primal, is_causal, scale),
+      Op::call(query.primal, key.primal, value.primal, dropout_p, is_causal, debug, scale));
+}
+
+std::tuple<Dual, Dual, Dual> flash_backward(const Dual& grad, const Dual& query, const Dual& key,
+                                            const Dual& value, const Dual& output,
+                                            const Dual& logsumexp, const Dual& cum_seq_q,
+                                            const Dual& cum_seq_k, const c10::SymInt& max_q,
+                                            const c10::SymInt& max_k, double dropout_p,
+                                            bool is_causal, const Dual& seed, const Dual& offset,
+                                            std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_flash_attention_backward;
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return {};
+  }
+  const Backward backward({query, key, value, {}}, grad, output, logsumexp,
+                          scoring_from_end(query.primal, key.primal, is_causal, scale));
+  return backward.duals(backward.is_differentiated()
+                            ? backward.gradients()
+                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
+                                       output.primal, logsumexp.primal, cum_seq_q.primal,
+                                       cum_seq_k.primal, max_q, max_k, dropout_p, is_causal,
+                                       seed.primal, offset.primal, scale));
+}
+
+DualsAnd<Tensor, Tensor> efficient(const Dual& query, const Dual& key, const Dual& value,
+                                   const Dual& bias, bool, double dropout_p, bool is_causal,
+                                   std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_efficient_attention;
+  check_dropout(dropout_p);
+  return with_tangents({query, key, value, bias},
+                       scoring_from_start(query.primal, is_causal, scale),
+                       Op::call(query.primal, key.primal, value.primal, optional(bias), true,
+                                dropout_p, is_causal, scale));
+}
+
+std::tuple<Dual, Dual, Dual, Dual> efficient_backward(const Dual& grad, const Dual& query,
+                                                      const Dual& key, const Dual& value,
+                                                      const Dual& bias, const Dual& output,
+                                                      const Dual& logsumexp, const Dual& seed,
+                                                      const Dual& offset, double dropout_p,
+                                                      const std::array<bool, 4>& mask,
+                                                      bool is_causal, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_efficient_attention_backward;
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return {};
+  }
+  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
+                          scoring_from_start(query.primal, is_causal, scale));
+  return backward.duals(backward.is_differentiated()
+                            ? backward.gradients(mask[3])
+                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
+                                       bias.primal, output.primal, logsumexp.primal, seed.primal,
+                                       offset.primal, dropout_p, mask, is_causal, scale));
+}
+
+FlashDuals cudnn(const Dual& query, const Dual& key, const Dual& value, const Dual& bias, bool,
+                 double dropout_p, bool is_causal, bool debug, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_cudnn_attention;
+  check_dropout(dropout_p);
+  return with_tangents({query, key, value, bias},
+                       scoring_from_start(query.primal, is_causal, scale),
+                       Op::call(query.primal, key.primal, value.primal, optional(bias), true,
+                                dropout_p, is_causal, debug, scale));
+}
+
+std::tuple<Dual, Dual, Dual> cudnn_backward(
+    const Dual& grad, const Dual& query, const Dual& key, const Dual& value, const Dual& output,
+    const Dual& logsumexp, const Dual& seed, const Dual& offset, const Dual& bias,
+    const Dual& cum_seq_q, const Dual& cum_seq_k, const c10::SymInt& max_q,
+    const c10::SymInt& max_k, double dropout_p, bool is_causal, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_cudnn_attention_backward;
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return {};
+  }
+  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
+                          scoring_from_start(query.primal, is_causal, scale));
+  return backward.duals(backward.is_differentiated()
+                            ? backward.gradients()
+                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
+                                       output.primal, logsumexp.primal, seed.primal, offset.primal,
+                                       bias.primal, cum_seq_q.primal, cum_seq_k.primal, max_q,
+                                       max_k, dropout_p, is_causal, scale));
+}
+
+FlashDuals overrideable(const Dual& query, const Dual& key, const Dual& value, const Dual& bias,
+                        double dropout_p, bool is_causal, bool debug, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_fused_attention_overrideable;
+  check_dropout(dropout_p);
+  return with_tangents({query, key, value, bias},
+                       scoring_from_start(query.primal, is_causal, scale),
+                       Op::call(query.primal, key.primal, value.primal, optional(bias), dropout_p,
+                                is_causal, debug, scale));
+}
+
+std::tuple<Dual, Dual, Dual, Dual> overrideable_backward(
+    const Dual& grad, const Dual& query, const Dual& key, const Dual& value, const Dual& bias,
+    const std::array<bool, 4>& mask, const Dual& output, const Dual& logsumexp,
+    const Dual& cum_seq_q, const Dual& cum_seq_k, const c10::SymInt& max_q,
+    const c10::SymInt& max_k, double dropout_p, bool is_causal, const Dual& seed,
+    const Dual& offset, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_fused_attention_overrideable_backward;
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return {};
+  }
+  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
+                          scoring_from_start(query.primal, is_causal, scale));
+  return backward.duals(backward.is_differentiated()
+                            ? backward.gradients(mask[3])
+                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
+                                       bias.primal, mask, output.primal, logsumexp.primal,
+                                       cum_seq_q.primal, cum_seq_k.primal, max_q, max_k, dropout_p,
+                                       is_causal, seed.primal, offset.primal, scale));
 }
 
 }  // namespace
 
 FUNCTX_RULES(jvp_attention) {
-  dual_rule<ops::_scaled_dot_product_flash_attention_for_cpu, flash_attention_for_cpu>();
-  dual_rule<ops::_scaled_dot_product_flash_attention_for_cpu_backward,
-            flash_attention_for_cpu_backward>();
+  dual_rule<ops::_scaled_dot_product_flash_attention_for_cpu, flash_for_cpu>();
+  dual_rule<ops::_scaled_dot_product_flash_attention_for_cpu_backward, flash_for_cpu_backward>();
+  dual_rule<ops::_scaled_dot_product_flash_attention, flash>();
+  dual_rule<ops::_scaled_dot_product_flash_attention_backward, flash_backward>();
+  dual_rule<ops::_scaled_dot_product_efficient_attention, efficient>();
+  dual_rule<ops::_scaled_dot_product_efficient_attention_backward, efficient_backward>();
+  dual_rule<ops::_scaled_dot_product_cudnn_attention, cudnn>();
+  dual_rule<ops::_scaled_dot_product_cudnn_attention_backward, cudnn_backward>();
+  dual_rule<ops::_scaled_dot_product_fused_attention_overrideable, overrideable>();
+  dual_rule<ops::_scaled_dot_product_fused_attention_overrideable_backward,
+            overrideable_backward>();
 }
 
 }  // namespace functx

@@ -1,5 +1,6 @@
 // Elementwise functions of several tensors, which may broadcast and be of different dtypes.
 #include <ATen/ops/imag.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
 
@@ -196,7 +197,8 @@ Dual polar(const Dual& abs, const Dual& angle) {
   Tensor primal = ops::polar::call(abs.primal, angle.primal);
   Tensor along, across;
   if (abs.has_tangent()) {
-    along = ops::polar::call(abs.tangent, angle.primal);
+    // Of length one: PyTorch's gradient of a negative length is wrong.
+    along = ops::polar::call(at::ones_like(angle.primal), angle.primal).mul(abs.tangent);
   }
   if (angle.has_tangent()) {
     across = primal.mul(angle.tangent).mul(c10::complex<double>(0, 1));

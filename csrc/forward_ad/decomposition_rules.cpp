@@ -1,96 +1,75 @@
-// Matrix decompositions: by the native fallback, with what it leaves out.
-#include "core/boxed.h"
+// Cholesky factors, and products of Householder matrices.
+#include <ATen/ops/eye.h>
+
 #include "forward_ad/rule.h"
 
 namespace functx {
 namespace {
 
-template <class Op, class Signature = typename Op::schema>
-struct Native;
+// L^-1 A' L^-H is what L^-1 L' and its adjoint add up to, and the former is triangular.
+Dual cholesky(const Dual& a, bool upper) {
+  const Tensor result = ops::cholesky::call(a.primal, upper);
+  const Tensor lower = upper ? result.mH() : result;
+  const auto divide = [&](const Tensor& x) {
+    return ops::linalg_solve_triangular::call(lower, x, /*upper=*/false, /*left=*/true,
+                                              /*unitriangular=*/false);
+  };
+  const Tensor change = a.tangent.add(a.tangent.mH()).div(2);
+  const Tensor both = divide(divide(change).mH());
+  const Tensor half = both.tril(-1).add(both.diagonal(0, -2, -1).div(2).diag_embed(0, -2, -1));
+  const Tensor tangent = lower.matmul(half);
+  return {result, upper ? tangent.mH() : tangent};
+}
 
-// The native fallback for `Op`.
-template <class Op, class Result, class... Args>
-struct Native<Op, Result(Args...)> {
-  static Result call(Args... args) {
-    static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
-    return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(fallback, traits_of<Op>().handle,
-                                                                c10::DispatchKeySet(kBackKey),
-                                                                std::forward<Args>(args)...);
+// The product of the reflections I - tau v v^H with `other`, one after the other.
+Tensor reflect(const Tensor& reflectors, const Tensor& tau, Tensor other, bool left,
+               bool transpose) {
+  const Tensor below = reflectors.tril(-1);
+  const Tensor all = below.add(at::eye(below.size(-2), below.size(-1), below.options()));
+  const Tensor factors = (transpose ? tau.conj() : tau).unsqueeze(-1).unsqueeze(-1);
+  const int64_t count = tau.size(-1);
+  for (int64_t step = 0; step < count; ++step) {
+    const int64_t k = left == transpose ? step : count - 1 - step;
+    const Tensor v = all.narrow(-1, k, 1);
+    const Tensor along = left ? v.matmul(v.mH().matmul(other)) : other.matmul(v).matmul(v.mH());
+    other = other.sub(factors.select(-3, k).mul(along));
   }
-};
-
-// ---- spectra without vectors ----
-
-// PyTorch's forward formulas need the vectors, and PyTorch asks for them only where it sees a
-// gradient of its own.
-std::tuple<Tensor, Tensor, Tensor> svd(const LevelPtr&, const Tensor& a, bool full_matrices, bool,
-                                       std::optional<c10::string_view> driver) {
-  return Native<ops::_linalg_svd>::call(a, full_matrices, true, driver);
+  return other;
 }
 
-std::tuple<Tensor, Tensor> eigh(const LevelPtr&, const Tensor& a, c10::string_view triangle, bool) {
-  return Native<ops::_linalg_eigh>::call(a, triangle, true);
+// The tangent of that product, of duals that a tape of this level does not see.
+Tensor reflection_tangent(const LevelPtr& level, const Tensor& reflectors, const Tensor& tau,
+                          const Tensor& other, bool left, bool transpose) {
+  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  return unwrap_dual(level, reflect(dual(reflectors), dual(tau), dual(other), left, transpose))
+      .tangent;
 }
 
-Tensor eigvals(const LevelPtr&, const Tensor& a) {
-  return std::get<0>(Native<ops::linalg_eig>::call(a));
+Tensor ormqr(const LevelPtr& level, const Tensor& reflectors, const Tensor& tau,
+             const Tensor& other, bool left, bool transpose) {
+  const auto primal = [&](const Tensor& x) { return unwrap_dual(level, x).primal; };
+  return make_dual(
+      level, {ops::ormqr::call(primal(reflectors), primal(tau), primal(other), left, transpose),
+              reflection_tangent(level, reflectors, tau, other, left, transpose)});
 }
 
-// ---- by LU ----
-
-// The factorization, which a backward without graph reads, has a tangent too.
-Tensor lu_of(const LevelPtr& level, const Dual& a) {
-  if (!a.has_tangent()) {
-    return std::get<0>(ops::linalg_lu_factor_ex::call(a.primal, true, false));
-  }
-  return std::get<0>(Native<ops::linalg_lu_factor_ex>::call(make_dual(level, a), true, false));
-}
-
-// For determinants PyTorch factors the transpose of a matrix whose rows are contiguous.
-Tensor lu_for_determinant(const LevelPtr& level, const Tensor& a) {
-  const Dual dual = unwrap_dual(level, a);
-  if (!dual.primal.is_contiguous() || dual.primal.is_complex()) {
-    return lu_of(level, dual);
-  }
-  const Tensor tangent = dual.has_tangent() ? dual.tangent.mT() : Tensor();
-  return lu_of(level, {dual.primal.mT(), tangent, false});
-}
-
-std::tuple<Tensor, Tensor, Tensor> det(const LevelPtr& level, const Tensor& a) {
-  auto [result, lu, pivots] = Native<ops::_linalg_det>::call(a);
-  return {result, lu_for_determinant(level, a), pivots};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> slogdet(const LevelPtr& level, const Tensor& a) {
-  auto [sign, logabsdet, lu, pivots] = Native<ops::_linalg_slogdet>::call(a);
-  return {sign, logabsdet, lu_for_determinant(level, a), pivots};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> solve(const LevelPtr& level, const Tensor& a,
-                                                 const Tensor& b, bool left, bool check_errors) {
-  auto [result, lu, pivots, info] = Native<ops::_linalg_solve_ex>::call(a, b, left, check_errors);
-  const Dual dual = unwrap_dual(level, a);
-  return {result, dual.has_tangent() ? lu_of(level, dual) : lu, pivots, info};
+Tensor householder_product(const LevelPtr& level, const Tensor& reflectors, const Tensor& tau) {
+  const Tensor primal = unwrap_dual(level, reflectors).primal;
+  const Tensor columns = at::eye(primal.size(-2), primal.size(-1), primal.options());
+  return make_dual(level,
+                   {ops::linalg_householder_product::call(primal, unwrap_dual(level, tau).primal),
+                    reflection_tangent(level, reflectors, tau, columns, true, false)});
 }
 
 }  // namespace
 
-FUNCTX_RULES(jvp_by_lu) {
-  Rules<ops::_linalg_det>::dual = &det;
-  install_kernel<ops::_linalg_det>();
-  Rules<ops::_linalg_slogdet>::dual = &slogdet;
-  install_kernel<ops::_linalg_slogdet>();
-  Rules<ops::_linalg_solve_ex>::dual = &solve;
-  install_kernel<ops::_linalg_solve_ex>();
-}
+FUNCTX_RULES(jvp_cholesky) { dual_rule<ops::cholesky, cholesky>(); }
 
-FUNCTX_RULES(jvp_spectra) {
-  Rules<ops::_linalg_svd>::dual = &svd;
-  install_kernel<ops::_linalg_svd>();
-  Rules<ops::_linalg_eigh>::dual = &eigh;
-  install_kernel<ops::_linalg_eigh>();
-  Rules<ops::_linalg_eigvals>::dual = &eigvals;
-  install_kernel<ops::_linalg_eigvals>();
+FUNCTX_RULES(jvp_householder) {
+  Rules<ops::ormqr>::dual = &ormqr;
+  install_kernel<ops::ormqr>();
+  Rules<ops::linalg_householder_product>::dual = &householder_product;
+  install_kernel<ops::linalg_householder_product>();
 }
 
 }  // namespace functx

@@ -3,6 +3,7 @@
 #include <ATen/ops/_new_zeros_with_same_feature_meta.h>
 
 #include "batching/batched_tensor.h"
+#include "core/registry.h"
 
 namespace functx {
 namespace {
@@ -32,6 +33,8 @@ bool can_hold(const Tensor& target, const Tensor& written) {
   return at_level<DualTensor>(target, *level) != nullptr &&
          can_hold(unwrap_dual(level, target).primal, inner.primal);
 }
+
+const AtLoad class_is_known([] { wrapper_classes[1] = &typeid(DualTensor); });
 
 }  // namespace
 
@@ -120,8 +123,8 @@ c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
 }
 
 void DualTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
-  TORCH_CHECK(impl->key_set().has(kFrontKey) &&
-                  static_cast<const Wrapper*>(impl.get())->level().get() == level().get(),
+  const Wrapper* wrapper = as_wrapper(impl.get());
+  TORCH_CHECK(wrapper != nullptr && wrapper->level() == level(),
               "functx.jvp: the data of a dual tensor can only be set to that of another tensor of "
               "the same jvp. Use copy_ instead of assigning to .data.");
   const auto& other = static_cast<const DualTensor&>(*impl);

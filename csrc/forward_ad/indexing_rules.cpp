@@ -26,7 +26,7 @@ Dual index_fill_tensor(const Dual& self, int64_t dim, const Dual& index, const D
 
 FUNCTX_RULES(jvp_reading_at_indices) {
   linear_in_first<ops::gather, ops::index_select, ops::index_Tensor, ops::_unsafe_index_Tensor,
-                  ops::take, ops::masked_select, ops::embedding, ops::embedding_dense_backward>();
+                  ops::take, ops::masked_select, ops::embedding_dense_backward>();
 }
 
 FUNCTX_RULES(jvp_writing_at_indices) {

@@ -9,12 +9,11 @@ void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tenso
   TORCH_CHECK(
       !has_tangent || !is_differentiable(self) || at_level<DualTensor>(self, *level) != nullptr,
       "functx.jvp: ", name,
-      " writes a value that depends on the input into a tensor that does not belong to this "
-      "transform (level ",
+      " would mutate a captured Tensor, or one computed from captured ones only: it writes a value "
+      "that depends on the input into a tensor that does not belong to this transform (level ",
       level->id,
-      "), so its tangent would be lost. Use the out-of-place operator, or create the tensor "
-      "inside the function with a factory (torch.zeros, torch.empty...), or clone it from a "
-      "tensor that depends on the input.");
+      "), so its tangent would be lost. Use the out-of-place operator, or write into a clone or "
+      "into a tensor that a factory (torch.zeros, torch.empty...) makes inside the function.");
 }
 
 void write_back(const char* name, const LevelPtr& level, const Tensor& self,

@@ -2,21 +2,14 @@
 #include <ATen/ops/broadcast_tensors.h>
 
 #include "forward_ad/families.h"
+#include "forward_ad/loss_reduction.h"
 
 namespace functx {
 namespace {
 
-constexpr int64_t no_reduction = 0, mean_reduction = 1, sum_reduction = 2;
-
-Tensor reduce(const Tensor& terms, int64_t reduction) {
-  return reduction == mean_reduction  ? terms.mean()
-         : reduction == sum_reduction ? terms.sum()
-                                      : terms;
-}
-
 // What the gradient of the reduced loss is multiplied by for each term.
 Tensor spread(const Tensor& grad, int64_t reduction, const Tensor& terms) {
-  if (reduction != mean_reduction) {
+  if (reduction != at::Reduction::Mean) {
     return grad;
   }
   return grad.div(terms.sym_numel().guard_int(__FILE__, __LINE__));
@@ -36,7 +29,7 @@ Dual difference_loss(const Dual& self, const Dual& target, int64_t reduction, Re
   Tensor primal = Loss::call(self.primal, target.primal, reduction, rest...);
   const auto all = at::broadcast_tensors({self.primal, target.primal, difference(self, target)});
   const Tensor terms = Backward::call(all[2], all[0], all[1], no_reduction, rest...);
-  return conform(reduce(terms, reduction), std::move(primal));
+  return conform(reduce_loss(terms, reduction), std::move(primal));
 }
 
 // second_derivative(distance, rest...) of the loss.
@@ -65,23 +58,45 @@ constexpr auto huber_curvature = [](const Tensor& t, const Tensor& distance, dou
   return zero_unless(distance.abs().le(delta), t);
 };
 
-// ---- cross entropy ----
-
-template <class Op>
-std::tuple<Dual, Tensor> nll_loss(const Dual& self, const Dual& target, const Dual& weight,
-                                  int64_t reduction, const c10::SymInt& ignore_index) {
-  const auto weights = weight.defined() ? std::make_optional(weight.primal) : std::nullopt;
-  auto [primal, total] = Op::call(self.primal, target.primal, weights, reduction, ignore_index);
-  if (!self.has_tangent()) {
-    return {Dual{std::move(primal), {}}, std::move(total)};
+// log(1 + exp(-target * x)), in which both are the same.
+Dual soft_margin_loss(const Dual& self, const Dual& target, int64_t reduction) {
+  Tensor change;
+  if (self.has_tangent()) {
+    change = self.tangent.mul(target.primal);
   }
-  Tensor tangent =
-      std::get<0>(Op::call(self.tangent, target.primal, weights, reduction, ignore_index));
-  return {Dual{std::move(primal), std::move(tangent)}, std::move(total)};
+  if (target.has_tangent()) {
+    change = sum_of(std::move(change), target.tangent.mul(self.primal));
+  }
+  const Tensor terms = change.mul(self.primal.mul(target.primal).neg().sigmoid()).neg();
+  return conform(reduce_loss(terms, reduction),
+                 ops::soft_margin_loss::call(self.primal, target.primal, reduction));
 }
+
+// ---- cross entropy ----
 
 std::optional<Tensor> optional(const Tensor& tensor) {
   return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
+}
+
+// A mean is weighted by the weights of the targets, whose `total` the operator gives as well.
+template <class Op>
+std::tuple<Dual, Tensor> nll_loss(const Dual& self, const Dual& target, const Dual& weight,
+                                  int64_t reduction, const c10::SymInt& ignore_index) {
+  const auto loss = [&](const Tensor& scores, const Tensor& weights, int64_t reduced) {
+    return Op::call(scores, target.primal, optional(weights), reduced, ignore_index);
+  };
+  auto [primal, total] = loss(self.primal, weight.primal, reduction);
+  Tensor tangent;
+  if (self.has_tangent()) {
+    tangent = std::get<0>(loss(self.tangent, weight.primal, reduction));
+  }
+  if (weight.has_tangent()) {
+    const bool is_mean = reduction == at::Reduction::Mean;
+    const int64_t reduced = is_mean ? int64_t{at::Reduction::Sum} : reduction;
+    auto [term, change] = loss(self.primal, weight.tangent, reduced);
+    tangent = sum_of(std::move(tangent), is_mean ? term.sub(primal.mul(change)).div(total) : term);
+  }
+  return {conform(std::move(tangent), std::move(primal)), std::move(total)};
 }
 
 // Logarithms are cut off at -100, as in the loss itself.
@@ -106,7 +121,7 @@ Dual binary_cross_entropy(const Dual& self, const Dual& target, const Dual& weig
     terms = sum_of(std::move(terms), loss.mul(weight.tangent));
   }
   return conform(
-      reduce(terms, reduction),
+      reduce_loss(terms, reduction),
       ops::binary_cross_entropy::call(x, target.primal, optional(weight.primal), reduction));
 }
 
@@ -175,7 +190,7 @@ Dual binary_cross_entropy_with_logits(const Dual& self, const Dual& target, cons
     terms = sum_of(std::move(terms), loss(Tensor(), no_reduction).mul(weight.tangent));
   }
   Tensor primal = loss(weight.primal, reduction);
-  return conform(reduce(terms, reduction), std::move(primal));
+  return conform(reduce_loss(terms, reduction), std::move(primal));
 }
 
 }  // namespace
@@ -192,6 +207,8 @@ FUNCTX_RULES(jvp_difference_losses) {
   dual_rule<ops::huber_loss_backward,
             difference_loss_backward<ops::huber_loss_backward, huber_curvature, double>>();
 }
+
+FUNCTX_RULES(jvp_soft_margin) { dual_rule<ops::soft_margin_loss, soft_margin_loss>(); }
 
 FUNCTX_RULES(jvp_cross_entropy) {
   dual_rule<ops::nll_loss_forward, nll_loss<ops::nll_loss_forward>>();

@@ -24,13 +24,27 @@ FUNCTX_RULES(jvp_indices) {
                     ops::isin_Tensor_Tensor>();
 }
 
+// Which PyTorch takes for constants in reverse mode too.
+FUNCTX_RULES(jvp_ranges) {
+  nondifferentiable<ops::linspace_Tensor_Tensor, ops::linspace_Tensor_Scalar,
+                    ops::linspace_Scalar_Tensor, ops::logspace_Tensor_Tensor,
+                    ops::logspace_Tensor_Scalar, ops::logspace_Scalar_Tensor>();
+}
+
+// Samples, which PyTorch takes for constants whatever their distribution depends on.
+FUNCTX_RULES(jvp_normal) {
+  nondifferentiable<ops::normal_Tensor_Tensor, ops::normal_Tensor_float,
+                    ops::normal_float_Tensor>();
+}
+
 // Autograd asks for these when it pairs tangents with primals; the answers are tensors of no level
 // but this one's.
 FUNCTX_RULES(jvp_likeness) {
   nondifferentiable<ops::zeros_like, ops::ones_like, ops::empty_like, ops::full_like,
-                    ops::rand_like, ops::randn_like, ops::bernoulli, ops::bernoulli_p,
-                    ops::new_zeros, ops::new_ones, ops::new_empty, ops::new_full,
-                    ops::new_empty_strided, ops::_new_zeros_with_same_feature_meta>();
+                    ops::rand_like, ops::randn_like, ops::randint_like, ops::randint_like_low_dtype,
+                    ops::bernoulli, ops::bernoulli_p, ops::new_zeros, ops::new_ones, ops::new_empty,
+                    ops::new_full, ops::new_empty_strided,
+                    ops::_new_zeros_with_same_feature_meta>();
 }
 
 }  // namespace functx

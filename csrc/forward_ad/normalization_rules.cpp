@@ -300,7 +300,7 @@ Gradients native_group_norm_backward(const Dual& grad, const Dual& input, const 
 
 // ---- batch norm ----
 
-// Outside of training the statistics are constants.
+// Outside of training the statistics are given.
 struct BatchNorm {
   Tensor input, running_mean, running_var, mean, rstd;
   bool train;
@@ -322,6 +322,18 @@ struct BatchNorm {
   }
   Tensor normalized_tangent(const Tensor& t) const {
     return train ? std::get<0>(backward(t, Tensor(), only_input)) : t.mul(scale());
+  }
+  // By those that are given.
+  Tensor tangent_by_statistics(const Dual& given_mean, const Dual& given_var) const {
+    Tensor tangent;
+    if (given_mean.has_tangent()) {
+      tangent = per_channel(given_mean.tangent, input.dim()).mul(scale()).neg();
+    }
+    if (given_var.has_tangent()) {
+      const Tensor change = per_channel(given_var.tangent, input.dim()).div(-2);
+      tangent = sum_of(std::move(tangent), normalized().mul(scale().square()).mul(change));
+    }
+    return tangent;
   }
   Dims all_but_channels() const {
     Dims dims = range(2, input.dim());
@@ -353,6 +365,9 @@ std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual
                                        rstd, training, eps);
   const int64_t rank = input.primal.dim();
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
+  if (!training) {
+    tangent = sum_of(std::move(tangent), norm.tangent_by_statistics(running_mean, running_var));
+  }
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
                            per_channel(weight, rank), per_channel(bias, rank));
   return {conform(std::move(tangent), std::move(primal)), std::move(mean), std::move(rstd)};
@@ -365,6 +380,27 @@ std::tuple<Tensor, Tensor, Tensor> native_batch_norm_legit(
     double momentum, double eps) {
   return Rules<ops::native_batch_norm>::dual(level, input, weight, bias, running_mean, running_var,
                                              training, momentum, eps);
+}
+
+// What is reserved is for a kernel that is not called here.
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_with_update(
+    const LevelPtr& level, const Tensor& input, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& bias, Tensor& running_mean, Tensor& running_var, double momentum,
+    double eps) {
+  auto [output, mean, rstd] = Rules<ops::native_batch_norm>::dual(
+      level, input, weight, bias, running_mean, running_var, true, momentum, eps);
+  const Tensor primal = unwrap_dual(level, input).primal;
+  const Tensor reserve = primal.new_empty({0}, primal.options().dtype(at::kByte));
+  return {output, mean, rstd, make_dual(level, {reserve, {}})};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
+    const LevelPtr& level, const Tensor& grad, const Tensor& input, const Tensor& weight,
+    const std::optional<Tensor>& running_mean, const std::optional<Tensor>& running_var,
+    const std::optional<Tensor>& mean, const std::optional<Tensor>& rstd, bool train, double eps,
+    std::array<bool, 3> mask, const Tensor&) {
+  return Rules<ops::native_batch_norm_backward>::dual(level, grad, input, weight, running_mean,
+                                                      running_var, mean, rstd, train, eps, mask);
 }
 
 Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const Dual& weight,
@@ -421,6 +457,10 @@ FUNCTX_RULES(jvp_normalization) {
   Rules<ops::_native_batch_norm_legit>::dual = &native_batch_norm_legit;
   install_kernel<ops::_native_batch_norm_legit>();
   dual_rule<ops::native_batch_norm_backward, native_batch_norm_backward>();
+  Rules<ops::_batch_norm_with_update>::dual = &batch_norm_with_update;
+  install_kernel<ops::_batch_norm_with_update>();
+  Rules<ops::batch_norm_backward>::dual = &batch_norm_backward;
+  install_kernel<ops::batch_norm_backward>();
 }
 
 }  // namespace functx

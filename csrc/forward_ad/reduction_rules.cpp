@@ -1,6 +1,7 @@
-// Reductions and scans that are not linear.
+// Reductions that are not linear.
 #include <ATen/WrapDimUtils.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/where.h>
 
 #include <cmath>
 
@@ -133,21 +134,6 @@ Dual prod_dim(const Dual& self, int64_t dim, bool keepdim, std::optional<at::Sca
   return conform(keepdim ? tangent.unsqueeze(d) : tangent, std::move(primal));
 }
 
-// Prefix products by doubling: after a step each entry is the product of twice as many.
-Dual cumprod(const Dual& self, int64_t dim, std::optional<at::ScalarType> dtype) {
-  Tensor primal = ops::cumprod::call(self.primal, dim, dtype);
-  Tensor x = self.primal, t = self.tangent;
-  const int64_t size = x.dim() == 0 ? 1 : x.sym_size(dim).guard_int(__FILE__, __LINE__);
-  for (int64_t step = 1; step < size; step *= 2) {
-    const Tensor before = x.narrow(dim, 0, size - step), here = x.narrow(dim, step, size - step);
-    const Tensor change =
-        t.narrow(dim, step, size - step).mul(before).add(here.mul(t.narrow(dim, 0, size - step)));
-    t = ops::cat::call(std::vector<Tensor>{t.narrow(dim, 0, step), change}, dim);
-    x = ops::cat::call(std::vector<Tensor>{x.narrow(dim, 0, step), here.mul(before)}, dim);
-  }
-  return conform(std::move(t), std::move(primal));
-}
-
 // ---- norms ----
 
 Dual logsumexp(const Dual& self, at::IntArrayRef dim, bool keepdim) {
@@ -196,6 +182,22 @@ Dual vector_norm(const Dual& self, const at::Scalar& ord, at::OptionalIntArrayRe
   return conform(std::move(tangent), std::move(primal));
 }
 
+// Slices that are longer than the maximum are made as long as that.
+Dual renorm(const Dual& self, const at::Scalar& p, int64_t dim, const at::Scalar& maximum) {
+  constexpr double eps = 1e-7;
+  const Tensor &x = self.primal, &t = self.tangent;
+  std::vector<int64_t> dims = reduced_dims(x, std::nullopt);
+  dims.erase(dims.begin() + at::maybe_wrap_dim(dim, x.dim()));
+  const Tensor length = ops::linalg_vector_norm::call(x, p, dims, true, std::nullopt);
+  const Tensor growth = norm_tangent(x, t, length, p.toDouble(), dims, true);
+  const Tensor factor = length.add(eps).reciprocal().mul(maximum);
+  Tensor tangent = t.mul(factor);
+  if (growth.defined()) {
+    tangent = tangent.sub(x.mul(growth.mul(factor).div(length.add(eps))));
+  }
+  return {ops::renorm::call(x, p, dim, maximum), at::where(length.gt(maximum), tangent, t)};
+}
+
 // ---- extrema over all entries, or over several dims ----
 
 template <class Op>
@@ -237,9 +239,9 @@ FUNCTX_RULES(jvp_reductions) {
   dual_rule<ops::std_mean_correction, std_mean>();
   dual_rule<ops::prod, prod>();
   dual_rule<ops::prod_dim_int, prod_dim>();
-  dual_rule<ops::cumprod, cumprod>();
   dual_rule<ops::logsumexp, logsumexp>();
   dual_rule<ops::linalg_vector_norm, vector_norm>();
+  dual_rule<ops::renorm, renorm>();
   dual_rule<ops::max, extremum_of_all<ops::max>>();
   dual_rule<ops::min, extremum_of_all<ops::min>>();
   dual_rule<ops::median, extremum_of_all<ops::median>>();

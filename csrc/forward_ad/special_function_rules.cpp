@@ -40,7 +40,49 @@ Tensor by_factor_1p(const Tensor& t, const Tensor&, const Tensor& x, const Tenso
   return ops::special_xlog1py::call(t, y).masked_fill(x.eq(0).logical_and(y.le(-1)), 0);
 }
 
+// Constant where the argument is clamped to [eps, 1 - eps].
+Tensor logit(const Tensor& t, const Tensor& x, const Tensor&, const std::optional<double>& eps) {
+  const Tensor slope = t.div(x.sub(x.square()));
+  return eps.has_value() ? zero_unless(x.ge(*eps).logical_and(x.le(1 - *eps)), slope) : slope;
+}
+
+// The derivative of the regularized incomplete gamma function by its second argument.
+Tensor gamma_density(const Tensor& order, const Tensor& x) {
+  return order.sub(1).xlogy(x).sub(x).sub(order.lgamma()).exp();
+}
+
+// Nobody has a formula for these.
+template <class Op>
+constexpr auto by_order = [](const auto&...) -> Tensor {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "functx.jvp: ", Op::name,
+                              " has no derivative by its first argument. Detach it if it is a "
+                              "constant.");
+};
+
+// Hurwitz' zeta function, the sum of 1 / (k + q)**s.
+Dual zeta_of_constant(const at::Scalar& s, const Dual& q) {
+  const at::Scalar next = s.toDouble() + 1;
+  const Tensor slope = ops::special_zeta_self_scalar::call(next, q.primal).mul(s).neg();
+  return {ops::special_zeta_self_scalar::call(s, q.primal), q.tangent.mul(slope)};
+}
+
 }  // namespace
+
+FUNCTX_RULES(jvp_incomplete_gamma) {
+  partials<ops::igamma, by_order<ops::igamma>,
+           [](auto& t, auto&, auto& order, auto& x) { return t.mul(gamma_density(order, x)); }>();
+  partials<ops::igammac, by_order<ops::igammac>, [](auto& t, auto&, auto& order, auto& x) {
+    return t.mul(gamma_density(order, x)).neg();
+  }>();
+}
+
+FUNCTX_RULES(jvp_zeta) {
+  partials<ops::special_zeta, by_order<ops::special_zeta>, [](auto& t, auto&, auto& s, auto& q) {
+    return t.mul(s).mul(ops::special_zeta::call(s.add(1), q)).neg();
+  }>();
+  partials<ops::special_zeta_other_scalar, by_order<ops::special_zeta_other_scalar>>();
+  dual_rule<ops::special_zeta_self_scalar, zeta_of_constant>();
+}
 
 FUNCTX_RULES(jvp_gamma) {
   elementwise<ops::lgamma, [](auto& t, auto& x, auto&) { return t.mul(x.digamma()); }>();
@@ -70,9 +112,7 @@ FUNCTX_RULES(jvp_probability) {
   }>();
   elementwise<ops::special_entr,
               [](auto& t, auto& x, auto&) { return t.mul(x.log().add(1)).neg(); }>();
-  elementwise<ops::logit, [](auto& t, auto& x, auto&, auto& eps) {
-    return ops::logit_backward::call(t, x, eps);
-  }>();
+  elementwise<ops::logit, logit>();
 }
 
 FUNCTX_RULES(jvp_x_log_y) {

@@ -9,13 +9,19 @@
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
 #include "batching/loop_switches.h"
+#include "core/alias.h"
 #include "core/coverage.h"
+#include "core/nested.h"
 #include "forward_ad/dual_tensor.h"
+#include "python/births.h"
+#include "python/data_setter.h"
 #include "python/function_arguments.h"
 #include "python/item_access.h"
 #include "python/python_rules.h"
+#include "reverse_ad/engine_call.h"
 #include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
+#include "reverse_ad/ties.h"
 
 namespace functx {
 namespace {
@@ -48,15 +54,18 @@ py::list wrap_all(std::vector<Tensor> tensors) {
   return wrapped;
 }
 
+Tensor batch_one(const LevelPtr& level, const Tensor& leaf, int64_t dim) {
+  check_has_shape(leaf, level->transform);
+  return make_batched(level, {leaf.movedim(dim, 0), true});
+}
+
 py::list batch(const LevelPtr& level, const py::sequence& leaves, const py::sequence& dims) {
   py::list batched(leaves.size());
   for (size_t i = 0; i < leaves.size(); ++i) {
     const py::object leaf = leaves[i];
     const py::object dim = dims[i];
     batched[i] =
-        dim.is_none()
-            ? leaf
-            : wrap(make_batched(level, {tensor_of(leaf).movedim(dim.cast<int64_t>(), 0), true}));
+        dim.is_none() ? leaf : wrap(batch_one(level, tensor_of(leaf), dim.cast<int64_t>()));
   }
   return batched;
 }
@@ -133,20 +142,31 @@ py::list release_all(const LevelPtr& level, const py::sequence& outputs,
   return released;
 }
 
+std::vector<Tensor> or_undefined(const std::vector<std::optional<Tensor>>& tensors) {
+  std::vector<Tensor> maybe_undefined;
+  for (const auto& tensor : tensors) {
+    maybe_undefined.push_back(tensor.value_or(Tensor()));
+  }
+  return maybe_undefined;
+}
+
 py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
                       const std::vector<Tensor>& inputs,
                       const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph,
                       const std::vector<Tensor>& inner_inputs) {
-  std::vector<Tensor> seeds;
-  for (const auto& cotangent : cotangents) {
-    seeds.push_back(cotangent.value_or(Tensor()));
-  }
+  const std::vector<Tensor> seeds = or_undefined(cotangents);
   std::vector<Tensor> gradients;
   {
     const py::gil_scoped_release without_gil;
     gradients = pullback(*level, outputs, inputs, seeds, retain_graph, inner_inputs);
   }
   return wrap_all(std::move(gradients));
+}
+
+py::tuple run_engine_seeds(const std::vector<Tensor>& outputs,
+                           const std::vector<std::optional<Tensor>>& gradients,
+                           const std::vector<Tensor>& inputs) {
+  return py::tuple(wrap_all(engine_seeds(outputs, or_undefined(gradients), inputs)));
 }
 
 py::tuple unwrap(const Tensor& tensor) {
@@ -206,13 +226,19 @@ void bind_wrappers(py::module_& m) {
 }
 
 void bind_reverse_mode(py::module_& m) {
-  m.def("track", [](const LevelPtr& level, const std::vector<Tensor>& inputs) {
-    return wrap_all(track(*level, inputs));
-  });
+  m.def("track", [](const std::vector<Tensor>& inputs) { return wrap_all(track(inputs)); });
   m.def("release", &release_all);
   m.def("pullback", &run_pullback, py::arg("level"), py::arg("outputs"), py::arg("inputs"),
         py::arg("cotangents"), py::arg("retain_graph"),
         py::arg("inner_inputs") = std::vector<Tensor>());
+  m.def("engine_seeds", &run_engine_seeds);
+  m.def("without_tape", [](const Tensor& tensor) {
+    return as_wrapper(tensor) != nullptr ? alias_wrapper(tensor) : tensor;
+  });
+  py::class_<Ties, std::shared_ptr<Ties>>(m, "Ties");
+  m.def("ties_below",
+        [](const Tensor& tensor) { return std::const_pointer_cast<Ties>(ties_below(tensor)); });
+  m.def("tie", [](const Tensor& tensor, const Ties& ties) { return wrap(tie(tensor, ties)); });
 }
 
 }  // namespace
@@ -224,6 +250,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_wrappers(m);
   bind_reverse_mode(m);
   bind_item_access(m);
+  bind_births(m);
+  bind_data_setter(m);
   bind_python_rules(m);
   bind_function_arguments(m);
   m.def("operator_coverage", [] {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "batching/batched_tensor.h"
+#include "core/torch_func.h"
 #include "forward_ad/dual_tensor.h"
 #include "reverse_ad/lift.h"
 
@@ -182,6 +183,9 @@ void bind_function_arguments(py::module_& m) {
       .def("__exit__", [](Hidden& hidden, const py::args&) { hidden.exit(); });
   m.def("innermost_level_of",
         [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
+  m.def("yields_to_torch_func", [](const py::tuple& leaves) {
+    return torch_func_depth() > innermost_level_of(leaves.ptr())->torch_func_depth;
+  });
   m.def("lift", &lift_all);
   m.def("wrap_batched", &wrap_batched);
   m.def("split_batched", &split_batched);

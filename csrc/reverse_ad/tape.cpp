@@ -1,11 +1,9 @@
 #include "reverse_ad/tape.h"
 
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
-#include <torch/csrc/autograd/functions/tensor.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
@@ -14,34 +12,13 @@
 #include "batching/batched_tensor.h"
 #include "core/alias.h"
 #include "forward_ad/dual_tensor.h"
+#include "reverse_ad/graph.h"
 #include "reverse_ad/lift.h"
+#include "reverse_ad/seed.h"
+#include "reverse_ad/tracked.h"
 
 namespace functx {
 namespace {
-
-using torch::autograd::Node;
-
-// The tensors a wrapper stands for, one stratum down.
-std::vector<Tensor> values_of(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
-  if (wrapper == nullptr) {
-    return {};
-  }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    return {static_cast<const BatchedTensor*>(wrapper)->value()};
-  }
-  const Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
-  return dual.has_tangent() ? std::vector<Tensor>{dual.primal, dual.tangent}
-                            : std::vector<Tensor>{dual.primal};
-}
-
-bool is_tracked(const Tensor& tensor) {
-  if (tensor.requires_grad()) {
-    return true;
-  }
-  const auto values = values_of(tensor);
-  return std::any_of(values.begin(), values.end(), is_tracked);
-}
 
 // Fresh autograd metadata on the same value. Not by detach on a wrapper, which would drop a
 // tangent.
@@ -58,34 +35,10 @@ Tensor alias_untracked(const Tensor& tensor) {
   return has_native_tangent ? tensor.alias() : tensor.detach();
 }
 
-// Whether a node of class `Kind` is reached from `root` without passing through `stops`.
-template <class Kind>
-bool reaches(Node* root, const std::unordered_set<Node*>& stops) {
-  std::vector<Node*> pending{root};
-  std::unordered_set<Node*> seen(stops.begin(), stops.end());
-  while (!pending.empty()) {
-    Node* node = pending.back();
-    pending.pop_back();
-    if (!seen.insert(node).second) {
-      continue;
-    }
-    if (dynamic_cast<Kind*>(node) != nullptr) {
-      return true;
-    }
-    for (const auto& edge : node->next_edges()) {
-      if (edge.is_valid()) {
-        pending.push_back(edge.function.get());
-      }
-    }
-  }
-  return false;
-}
-
 // Whether something tracked outside of `inputs` can see `output`: then the backward pass has to be
 // recorded, and the output may not be detached.
 bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs) {
-  const auto values = values_of(output);
-  if (std::any_of(values.begin(), values.end(), is_tracked)) {
+  if (is_tracked_below(output)) {
     return true;
   }
   if (!output.requires_grad()) {
@@ -97,69 +50,32 @@ bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs)
       // An alias of something tracked outside.
       return true;
     }
-    own.insert(torch::autograd::impl::gradient_edge(input).function.get());
+    own.insert(node_of(input));
   }
   // A leaf that is not ours.
-  return reaches<torch::autograd::AccumulateGrad>(
-      torch::autograd::impl::gradient_edge(output).function.get(), own);
+  return reaches<torch::autograd::AccumulateGrad>(node_of(output), std::move(own));
 }
 
 // Behind the node that stands for the derivative of a once_differentiable backward there is
 // nothing, so an input would seem not to be reached.
 void check_differentiable(const torch::autograd::edge_list& roots) {
   for (const auto& root : roots) {
-    TORCH_CHECK(!reaches<torch::autograd::Error>(root.function.get(), {}),
+    TORCH_CHECK(!reaches<torch::autograd::Error>(root.function.get()),
                 "functx: trying to differentiate twice a function that was marked with "
                 "@once_differentiable. Remove the mark if its backward is made of differentiable "
                 "operators.");
   }
 }
 
-// `output` without any connection to a tape, in all strata.
-Tensor detach_all(const Tensor& output) {
-  const Wrapper* wrapper = as_wrapper(output);
-  if (wrapper == nullptr) {
-    return output.requires_grad() ? output.detach() : output;
-  }
-  if (!is_tracked(output)) {
-    return output;
-  }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    return make_batched(wrapper->level(), {detach_all(batched.value), batched.is_batched});
-  }
-  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
-  dual.primal = detach_all(dual.primal);
-  dual.tangent = dual.has_tangent() ? detach_all(dual.tangent) : dual.tangent;
-  return make_dual(wrapper->level(), std::move(dual));
-}
-
-// What the engine starts from at `output`.
-Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& stratum) {
-  const Tensor value = detach_all(output);
-  Tensor seed = lift(cotangent.defined() ? cotangent : at::ones_like(value), stratum);
-  // The gradient of a write into a view is itself written into views, whose batch dimensions are
-  // those of the cotangent: it needs all that the output has.
-  Node* root = torch::autograd::impl::gradient_edge(output).function.get();
-  if (stratum != nullptr && reaches<torch::autograd::CopySlices>(root, {})) {
-    seed = seed.add(at::zeros_like(value));
-  }
-  return seed;
-}
-
-// The innermost level among `tensors`, at least `innermost`.
-LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost) {
-  for (const Tensor& tensor : tensors) {
-    const LevelPtr level = tensor.defined() ? level_of(tensor) : LevelPtr();
-    if (level != nullptr && (innermost == nullptr || innermost->id < level->id)) {
-      innermost = level;
-    }
-  }
-  return innermost;
+// The wrapper `tensor` with another value, on the same tape.
+Tensor with_value_of(const Tensor& tensor, const Tensor& wrapper) {
+  Tensor recorded = tensor.alias();
+  recorded.unsafeGetTensorImpl()->shallow_copy_from(wrapper.getIntrusivePtr());
+  return recorded;
 }
 
 // `tensor` without the wrapper level that `level` brought for its tape, which may by now be below
-// one of an inner vmap over the pullback.
+// one of an inner transform of the pullback.
 Tensor outside_stratum(const Level& level, const Tensor& tensor) {
   const Wrapper* wrapper = as_wrapper(tensor);
   if (level.stratum == nullptr || wrapper == nullptr) {
@@ -170,18 +86,22 @@ Tensor outside_stratum(const Level& level, const Tensor& tensor) {
   }
   if (wrapper->level()->transform == Transform::Vmap) {
     const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    return make_batched(wrapper->level(),
-                        {outside_stratum(level, batched.value), batched.is_batched});
+    const Tensor value = outside_stratum(level, batched.value);
+    return value.is_same(batched.value)
+               ? tensor
+               : with_value_of(tensor, make_batched(wrapper->level(), {value, batched.is_batched}));
   }
-  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
-  dual.primal = outside_stratum(level, dual.primal);
-  dual.tangent = dual.has_tangent() ? outside_stratum(level, dual.tangent) : dual.tangent;
-  return make_dual(wrapper->level(), std::move(dual));
+  const Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  const Tensor primal = outside_stratum(level, dual.primal);
+  const Tensor tangent = outside_stratum(level, dual.tangent);
+  return primal.is_same(dual.primal) && tangent.is_same(dual.tangent)
+             ? tensor
+             : with_value_of(tensor, make_dual(wrapper->level(), {primal, tangent, false}));
 }
 
 }  // namespace
 
-std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs) {
+std::vector<Tensor> track(const std::vector<Tensor>& inputs) {
   const LevelPtr stratum = innermost_wrapper_level();
   if (stratum != nullptr) {
     stratum->may_record = true;
@@ -190,8 +110,9 @@ std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs)
   tracked.reserve(inputs.size());
   for (const Tensor& input : inputs) {
     const Tensor lifted = lift(input, stratum);
-    if (lifted.requires_grad() && level.grad_mode_outside) {
-      // Recorded, so that an outer tape sees what the inner one does.
+    if (lifted.requires_grad()) {
+      // Recorded, so that an outer tape sees what the inner one does: under no_grad outside as
+      // well, for the function that vjp returns may be called when that is over.
       tracked.push_back(lifted.alias());
     } else {
       tracked.push_back(alias_untracked(lifted));
@@ -231,9 +152,7 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
       (level.stratum != nullptr || std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
        std::any_of(outputs.begin(), outputs.end(),
                    [&](const Tensor& output) { return depends_on_outside(output, own_inputs); }));
-  // The engine adds up gradients in place where it may: none of them may be of an outer level.
-  const LevelPtr stratum =
-      innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs, LevelPtr())));
+  const LevelPtr stratum = innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs)));
   torch::autograd::edge_list roots;
   torch::autograd::variable_list seeds;
   for (size_t i = 0; i < outputs.size(); ++i) {

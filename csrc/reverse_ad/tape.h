@@ -8,8 +8,8 @@
 namespace functx {
 
 // Aliases of `inputs`, lifted to the innermost wrapper level and tracked by a tape of their own. An
-// input that was tracked before (with grad mode on outside the level) stays connected.
-std::vector<Tensor> track(const Level& level, const std::vector<Tensor>& inputs);
+// input that was tracked before stays connected.
+std::vector<Tensor> track(const std::vector<Tensor>& inputs);
 
 // What `level`, which tracks `inputs`, hands out of itself: `output` detached from its tape, unless
 // something tracked outside can see it.

@@ -19,8 +19,10 @@ from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torch._functorch import deprecated
 
 import functx
+from functx.experimental import control_flow
 
 from . import _hooked_vmap, _private
 
@@ -55,9 +57,18 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "debug_unwrap": _NEW,
     "rearrange": ("torch.func", "torch._functorch.einops", "functorch.einops"),
     "chunk_vmap": ("torch._functorch.apis", _EXPERIMENTAL),
+    "cond": ("torch", f"{_EXPERIMENTAL}.control_flow"),
     "make_functional": ("torch._functorch.make_functional", *_DEPRECATED),
     "make_functional_with_buffers": ("torch._functorch.make_functional", *_DEPRECATED),
     "combine_state_for_ensemble": ("torch._functorch.make_functional", *_DEPRECATED),
+}
+
+# What PyTorch's warning about a function of functorch names, if not that of torch.func.
+SUCCESSORS = {
+    "vmap": "torch.vmap",
+    "make_functional": "torch.func.functional_call",
+    "make_functional_with_buffers": "torch.func.functional_call",
+    "combine_state_for_ensemble": "torch.func.stack_module_state",
 }
 
 _C = "torch._C._functorch"
@@ -74,6 +85,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "unwrap_if_dead": (_C,),
     "maybe_get_bdim": (_C,),
     "maybe_get_level": (_C,),
+    "dlevel": (_C,),
     "current_level": (_C,),
     "maybe_current_level": (_C,),
     "_are_functorch_transforms_active": ("torch._C",),
@@ -99,6 +111,9 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "grad_increment_nesting": (_TRANSFORMS,),
     "_wrap_for_grad": (_C, _TRANSFORMS),
     "_unwrap_for_grad": (_C, _TRANSFORMS),
+    "_wrap_tensor_for_grad": (_TRANSFORMS,),
+    "_wrap_all_tensors": (_TRANSFORMS,),
+    "_undo_create_differentiable": (_TRANSFORMS,),
     "_autograd_grad": (_TRANSFORMS,),
     "grad_impl": (_TRANSFORMS,),
     "grad_and_value_impl": (_TRANSFORMS,),
@@ -106,6 +121,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "_jvp_with_argnums": (_TRANSFORMS,),
     "_jvp_increment_nesting": (_C, _TRANSFORMS),
     "jvp_increment_nesting": (_TRANSFORMS,),
+    "enter_jvp_nesting": (_TRANSFORMS,),
     "_set_vmap_fallback_enabled": (_C,),
     "_set_vmap_fallback_warning_enabled": (_C,),
     "_is_vmap_fallback_enabled": (_C,),
@@ -152,7 +168,7 @@ def all_patches() -> Patches:
     """The tables above, as far as this PyTorch has what they name."""
     public: list[Attribute] = []
     for name, modules in PUBLIC.items():
-        ours = getattr(functx.experimental if name == "chunk_vmap" else functx, name)
+        ours = _ours(name)
         # functorch's functions are not those of torch.func, and torch.compile has rules for each.
         routed = functools.cache(functools.partial(_routed, ours))
         public += [
@@ -167,6 +183,13 @@ def all_patches() -> Patches:
     return Patches(public, private)
 
 
+def _ours(name: str) -> Function:
+    """What functx has for a name of the public interface."""
+    owners: tuple[Any, ...] = (functx, functx.experimental, control_flow)
+    ours: Function = next(getattr(owner, name) for owner in owners if hasattr(owner, name))
+    return ours
+
+
 def _present(modules: tuple[str, ...], name: str) -> list[tuple[ModuleType, Any]]:
     """The modules that have an attribute of this name, each with what it is."""
     loaded = [_module(module) for module in modules]
@@ -179,12 +202,14 @@ def _module(name: str) -> Any:
 
 
 def _is_pytorch(caller: FrameType) -> bool:
-    """Whether code of PyTorch is calling, or of ours that wants what PyTorch has."""
+    """Whether code of PyTorch is calling, or of ours, which wants what PyTorch has."""
     frame: FrameType | None = caller
     while frame is not None and "__name__" not in frame.f_globals:  # an eval()
         frame = frame.f_back
     module = "" if frame is None else frame.f_globals["__name__"]
-    return module.startswith(("torch.", "functorch.dim")) or module in ("torch", _private.__name__)
+    if module == _hooked_vmap.__name__:  # asks what libraries have put there
+        return False
+    return module.startswith(("torch.", "functorch.dim", "functx.")) or module == "torch"
 
 
 def _is_reading(caller: FrameType) -> bool:
@@ -195,11 +220,15 @@ def _is_reading(caller: FrameType) -> bool:
 def _routed(ours: Function, theirs: Function) -> Function:
     is_compiling = torch.compiler.is_dynamo_compiling
     call = _hooked_vmap.vmap if ours is functx.vmap else ours
+    name = ours.__name__
+    is_deprecated = theirs is getattr(deprecated, name, None)
 
     @functools.wraps(ours)
     def routed(*args: Any, **kwargs: Any) -> Any:
         if is_compiling() or _is_pytorch(sys._getframe(1)):
             return theirs(*args, **kwargs)
+        if is_deprecated:
+            deprecated.warn_deprecated(name, SUCCESSORS.get(name))
         return call(*args, **kwargs)
 
     return routed

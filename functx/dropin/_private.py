@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_unflatten
+from torch.utils._pytree import tree_map, tree_map_only, tree_unflatten
 
 from .. import _C
 from .._arguments import ArgNums, resolve_argnums, select, substitute
 from .._dims import InDims, OutDims, unbatch_outputs
+from .._inspection import debug_unwrap, outermost_level
 from ..grad import grad, grad_and_value
 from ..jvp import jvp
 from ..pytree import broadcast_prefix, flatten, unflatten
@@ -33,35 +35,23 @@ _theirs: Any = torch._C._functorch
 # ---- Tensors ------------------------------------------------------------------------------------
 
 
-def _outermost(tensor: Tensor) -> _C.Level | None:
-    """The level of what torch.func would have wrapped `tensor` in last."""
-    own = _C.level_of(tensor) if _C.is_wrapper(tensor) else None
-    if tensor.requires_grad:
-        for level in reversed(_C.active_levels()):
-            if own is not None and level.id <= own.id:
-                break
-            if level.kind == "grad":
-                return level
-    return own
-
-
 def _is_batched(tensor: Tensor, level: _C.Level | None) -> bool:
     return level is not None and level.kind == "vmap" and _C.unwrap(tensor)[2]
 
 
 def is_batchedtensor(tensor: Tensor) -> bool:
-    return _is_batched(tensor, _outermost(tensor)) or _theirs.is_batchedtensor(tensor)
+    return _is_batched(tensor, outermost_level(tensor)) or _theirs.is_batchedtensor(tensor)
 
 
 def is_gradtrackingtensor(tensor: Tensor) -> bool:
-    level = _outermost(tensor)
+    level = outermost_level(tensor)
     if level is None:
         return _theirs.is_gradtrackingtensor(tensor)
     return level.kind != "vmap"
 
 
 def is_functorch_wrapped_tensor(tensor: Tensor) -> bool:
-    return _outermost(tensor) is not None or _theirs.is_functorch_wrapped_tensor(tensor)
+    return outermost_level(tensor) is not None or _theirs.is_functorch_wrapped_tensor(tensor)
 
 
 def is_dead_tensor_wrapper(tensor: Tensor) -> bool:
@@ -71,10 +61,9 @@ def is_dead_tensor_wrapper(tensor: Tensor) -> bool:
 
 
 def get_unwrapped(tensor: Tensor) -> Tensor:
-    level = _outermost(tensor)
-    if level is None:
+    if outermost_level(tensor) is None:
         return _theirs.get_unwrapped(tensor)
-    return tensor.detach() if level.kind == "grad" else _C.unwrap(tensor)[0]
+    return debug_unwrap(tensor, recurse=False)
 
 
 def unwrap_if_dead(tensor: Tensor) -> Tensor:
@@ -84,17 +73,24 @@ def unwrap_if_dead(tensor: Tensor) -> Tensor:
 
 
 def maybe_get_bdim(tensor: Tensor) -> int:
-    level = _outermost(tensor)
+    level = outermost_level(tensor)
     if level is None:
         return _theirs.maybe_get_bdim(tensor)
     return 0 if _is_batched(tensor, level) else -1
 
 
 def maybe_get_level(tensor: Tensor) -> int:
-    level = _outermost(tensor)
+    level = outermost_level(tensor)
     if level is None:
         return _theirs.maybe_get_level(tensor)
     return _number(level) if level.alive else -2
+
+
+def dlevel(tensor: Tensor) -> int:
+    level = outermost_level(tensor)
+    if level is None or level.kind == "vmap":
+        return _theirs.dlevel(tensor)
+    return _number(level) if level.alive else -1
 
 
 # ---- Levels -------------------------------------------------------------------------------------
@@ -322,7 +318,7 @@ def _wrap_for_grad(tensor: Tensor, level: int) -> Tensor:
     own = _level(level, "grad")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return tensor
-    tracked = _C.track(own, [tensor])[0]
+    tracked = _C.track([tensor])[0]
     _inputs.setdefault(own.id, []).append(tracked)
     return tracked
 
@@ -330,6 +326,18 @@ def _wrap_for_grad(tensor: Tensor, level: int) -> Tensor:
 def _unwrap_for_grad(tensor: Tensor, level: int) -> Tensor:
     own = _level(level, "grad")
     return cast("Tensor", _C.release(own, [tensor], _inputs.get(own.id, []))[0])
+
+
+def _wrap_tensor_for_grad(value: Any, level: int) -> Any:
+    return _wrap_for_grad(value, level) if isinstance(value, Tensor) else value
+
+
+def _wrap_all_tensors(tree: Any, level: int) -> Any:
+    return tree_map(partial(_wrap_tensor_for_grad, level=level), tree)
+
+
+def _undo_create_differentiable(tree: Any, level: int) -> Any:
+    return tree_map_only(Tensor, partial(_unwrap_for_grad, level=level), tree)
 
 
 def _autograd_grad(
@@ -408,6 +416,10 @@ def _jvp_increment_nesting() -> NoReturn:
 
 
 def jvp_increment_nesting() -> NoReturn:
+    _jvp_increment_nesting()
+
+
+def enter_jvp_nesting() -> NoReturn:
     _jvp_increment_nesting()
 
 

@@ -1,0 +1,74 @@
+// Rows of a table, and sums, means and maxima of bags of rows. PyTorch defines the gradient by the
+// table, and both modes have to agree on it: none reaches the row at `padding_idx`, and with
+// `scale_grad_by_freq` that of a row is divided by how often the row is read.
+#include "forward_ad/conform.h"
+#include "forward_ad/rule.h"
+
+namespace functx {
+namespace {
+
+// Rows that are not read stay as they are.
+Tensor divide_by_frequency(const Tensor& rows, const Tensor& indices) {
+  const Tensor ones = rows.new_ones_symint(indices.sym_numel());
+  const Tensor counts =
+      rows.new_zeros_symint(rows.sym_size(0)).index_add(0, indices.reshape(-1), ones);
+  return rows.div(counts.clamp_min(1).unsqueeze(-1));
+}
+
+Dual embedding(const Dual& weight, const Dual& indices, const c10::SymInt& padding_idx,
+               bool scale_grad_by_freq, bool sparse) {
+  const auto read = [&](const Tensor& rows) {
+    return ops::embedding::call(rows, indices.primal, padding_idx, scale_grad_by_freq, sparse);
+  };
+  Tensor tangent = read(scale_grad_by_freq ? divide_by_frequency(weight.tangent, indices.primal)
+                                           : weight.tangent);
+  if (padding_idx >= 0) {
+    const Tensor is_padding = indices.primal.eq(padding_idx.guard_int(__FILE__, __LINE__));
+    tangent = tangent.masked_fill(is_padding.unsqueeze(-1), 0);
+  }
+  return {read(weight.primal), std::move(tangent)};
+}
+
+constexpr int64_t max_mode = 2;
+
+// Also for the operator that PyTorch calls where it sees no gradient: that one leaves the places of
+// the maxima out.
+std::tuple<Dual, Tensor, Tensor, Tensor> embedding_bag(const Dual& weight, const Dual& indices,
+                                                       const Dual& offsets, bool scale_grad_by_freq,
+                                                       int64_t mode, bool sparse,
+                                                       const Dual& per_sample_weights,
+                                                       bool include_last_offset,
+                                                       int64_t padding_idx) {
+  const auto bags = [&](const Tensor& rows, const Tensor& factors) {
+    return ops::_embedding_bag::call(rows, indices.primal, offsets.primal, scale_grad_by_freq, mode,
+                                     sparse,
+                                     factors.defined() ? std::make_optional(factors) : std::nullopt,
+                                     include_last_offset, padding_idx);
+  };
+  auto [primal, bag_of_each, size, places] = bags(weight.primal, per_sample_weights.primal);
+  Tensor tangent;
+  if (weight.has_tangent() && mode == max_mode) {
+    const Tensor rows = places.to(at::kLong).clamp_min(0);
+    tangent = weight.tangent.gather(0, rows).masked_fill(size.eq(0).unsqueeze(-1), 0);
+  } else if (weight.has_tangent()) {
+    const Tensor rows =
+        scale_grad_by_freq ? divide_by_frequency(weight.tangent, indices.primal) : weight.tangent;
+    tangent = std::get<0>(bags(rows, per_sample_weights.primal));
+  }
+  if (per_sample_weights.has_tangent()) {
+    tangent =
+        sum_of(std::move(tangent), std::get<0>(bags(weight.primal, per_sample_weights.tangent)));
+  }
+  return {conform(std::move(tangent), std::move(primal)), std::move(bag_of_each), std::move(size),
+          std::move(places)};
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_embedding) {
+  dual_rule<ops::embedding, embedding>();
+  dual_rule<ops::_embedding_bag, embedding_bag>();
+  dual_rule<ops::_embedding_bag_forward_only, embedding_bag>();
+}
+
+}  // namespace functx

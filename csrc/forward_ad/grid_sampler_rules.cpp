@@ -1,0 +1,51 @@
+// Sampling images at the points of a grid: linear in the image, not in the grid.
+#include "forward_ad/conform.h"
+#include "forward_ad/rule.h"
+
+namespace functx {
+namespace {
+
+// The gradient by a grid is summed over the channels: with a grid for each, as images of one
+// channel, the gradient of the sum of all samples holds the slopes of each.
+template <class Backward>
+Tensor change_by_grid(const Tensor& input, const Dual& grid, int64_t interpolation, int64_t padding,
+                      bool align_corners) {
+  const Tensor images = input.flatten(0, 1).unsqueeze(1);
+  auto sizes = grid.primal.sym_sizes().vec();
+  sizes.insert(sizes.begin() + 1, input.sym_size(1));
+  const Tensor grids = grid.primal.unsqueeze(1).expand_symint(sizes).flatten(0, 1);
+  const Tensor ones = grids.select(-1, 0).unsqueeze(1);
+  const Tensor slopes =
+      std::get<1>(Backward::call(ones.new_ones_symint(ones.sym_sizes()), images, grids,
+                                 interpolation, padding, align_corners, {false, true}));
+  return slopes.view_symint(sizes).mul(grid.tangent.unsqueeze(1)).sum(-1);
+}
+
+template <class Op, class Backward>
+Dual grid_sampler(const Dual& input, const Dual& grid, int64_t interpolation, int64_t padding,
+                  bool align_corners) {
+  const auto sample = [&](const Tensor& images) {
+    return Op::call(images, grid.primal, interpolation, padding, align_corners);
+  };
+  Tensor primal = sample(input.primal);
+  Tensor tangent;
+  if (input.has_tangent()) {
+    tangent = sample(input.tangent);
+  }
+  if (grid.has_tangent()) {
+    tangent = sum_of(std::move(tangent), change_by_grid<Backward>(input.primal, grid, interpolation,
+                                                                  padding, align_corners));
+  }
+  return {std::move(primal), std::move(tangent)};
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_grid_sampler) {
+  dual_rule<ops::grid_sampler_2d,
+            grid_sampler<ops::grid_sampler_2d, ops::grid_sampler_2d_backward>>();
+  dual_rule<ops::grid_sampler_3d,
+            grid_sampler<ops::grid_sampler_3d, ops::grid_sampler_3d_backward>>();
+}
+
+}  // namespace functx

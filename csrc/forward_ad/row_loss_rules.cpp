@@ -1,0 +1,86 @@
+// Losses of rows of scores.
+#include "forward_ad/conform.h"
+#include "forward_ad/loss_reduction.h"
+#include "forward_ad/rule.h"
+
+namespace functx {
+namespace {
+
+// The sum over other classes than the target of weight * max(0, margin + score - target's)**p / C.
+// Scores are [N, C], or [C] or [] for a single row.
+Dual multi_margin_loss(const Dual& self, const Dual& target, const at::Scalar& p,
+                       const at::Scalar& margin, const Dual& weight, int64_t reduction) {
+  const auto weights =
+      weight.defined() ? std::make_optional(weight.primal) : std::optional<Tensor>();
+  Tensor primal =
+      ops::multi_margin_loss::call(self.primal, target.primal, p, margin, weights, reduction);
+  if (!self.has_tangent()) {
+    return {std::move(primal), {}};
+  }
+  const Tensor targets = target.primal.reshape({-1, 1});
+  const auto beyond_target = [&](const Tensor& x) {
+    const Tensor rows = x.dim() == 2 ? x : x.reshape({1, -1});
+    return rows.sub(rows.gather(1, targets));
+  };
+  const Tensor excess = beyond_target(self.primal).add(margin);
+  const Tensor slope =
+      p.equal(1) ? excess.gt(0).to(excess.scalar_type()) : excess.clamp_min(0).mul(2);
+  Tensor terms = slope.mul(beyond_target(self.tangent)).mean(1);
+  if (weight.defined()) {
+    terms = terms.mul(weight.primal.index_select(0, targets.squeeze(1)));
+  }
+  Tensor tangent = reduce_loss(terms, reduction).reshape_symint(primal.sym_sizes());
+  return {std::move(primal), std::move(tangent)};
+}
+
+// A loss depends on its own row only, so the gradient of the sum of all, for which PyTorch has a
+// kernel, holds the slopes of each. They are piecewise constant.
+std::tuple<Dual, Tensor> multilabel_margin_loss(const Dual& self, const Dual& target,
+                                                int64_t reduction) {
+  auto [primal, is_target] =
+      ops::multilabel_margin_loss_forward::call(self.primal, target.primal, reduction);
+  const Tensor scores = self.primal.detach();
+  const Tensor ones =
+      scores.new_ones_symint(scores.sym_sizes().slice(0, scores.dim() == 2 ? 1 : 0));
+  const Tensor slopes = ops::multilabel_margin_loss_backward::call(ones, scores, target.primal,
+                                                                   no_reduction, is_target);
+  const Tensor terms = slopes.mul(self.tangent);
+  const Tensor change = reduce_loss(terms.dim() == 0 ? terms : terms.sum(-1), reduction);
+  return {conform(change, std::move(primal)), std::move(is_target)};
+}
+
+// Likewise for sequences, [T, N, C]. `Lengths` are lists or tensors.
+template <class Op, class Backward, class Lengths>
+std::tuple<Dual, Tensor> ctc_loss(const Dual& log_probs, const Dual& targets,
+                                  const Lengths& input_lengths, const Lengths& target_lengths,
+                                  int64_t blank, bool zero_infinity) {
+  const auto given = [](const auto& lengths) {
+    if constexpr (std::is_same_v<Lengths, Dual>) {
+      return lengths.primal;
+    } else {
+      return lengths;
+    }
+  };
+  const auto inputs = given(input_lengths), outputs = given(target_lengths);
+  auto [loss, log_alpha] =
+      Op::call(log_probs.primal, targets.primal, inputs, outputs, blank, zero_infinity);
+  const Tensor slopes =
+      Backward::call(loss.new_ones_symint(loss.sym_sizes()), log_probs.primal, targets.primal,
+                     inputs, outputs, loss, log_alpha, blank, zero_infinity);
+  const Tensor terms = slopes.mul(log_probs.tangent);
+  const bool is_single = terms.dim() == 2;
+  Tensor tangent = is_single ? terms.sum() : terms.sum(at::IntArrayRef{0, 2});
+  return {conform(std::move(tangent), std::move(loss)), std::move(log_alpha)};
+}
+
+}  // namespace
+
+FUNCTX_RULES(jvp_row_losses) {
+  dual_rule<ops::multi_margin_loss, multi_margin_loss>();
+  dual_rule<ops::multilabel_margin_loss_forward, multilabel_margin_loss>();
+  dual_rule<ops::_ctc_loss, ctc_loss<ops::_ctc_loss, ops::_ctc_loss_backward, at::IntArrayRef>>();
+  dual_rule<ops::_ctc_loss_Tensor,
+            ctc_loss<ops::_ctc_loss_Tensor, ops::_ctc_loss_backward_Tensor, Dual>>();
+}
+
+}  // namespace functx

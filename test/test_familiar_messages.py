@@ -1,0 +1,71 @@
+"""Errors and warnings have the words by which test suites for torch.func recognise them."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from functx import vmap
+
+x = torch.randn(3, 4, 5)
+
+OPERATORS = {
+    "Shape mismatch": [
+        lambda: vmap(torch.mm)(x, x[:, 0]),
+        lambda: vmap(torch.mv, (0, None))(x, x[0]),
+        lambda: vmap(torch.dot)(x, x),
+    ],
+    "Input tensor must have one or more dimensions": [
+        lambda: vmap(torch.view_as_complex)(torch.randn(2)),
+    ],
+    "last dimension of size 2": [lambda: vmap(torch.view_as_complex, 1)(torch.randn(5, 2))],
+    "at least 2 dimensions": [
+        lambda: vmap(torch.tril)(torch.randn(2, 3)),
+        lambda: vmap(Tensor.triu_)(torch.randn(2, 3)),
+    ],
+    r"vmap: aten::\w+_\(self, \*extra_args\) is not possible": [
+        lambda: vmap(Tensor.add_, (None, 0))(x[0], x),
+        lambda: vmap(Tensor.atan2_, (None, 0))(x[0], x),
+        lambda: vmap(Tensor.copy_, (None, 0))(x[0], x),
+        lambda: vmap(lambda a, b: a.index_put_((b,), a[0, 0]), (None, 0))(x[0], torch.eye(3).int()),
+    ],
+    "dynamic": [
+        lambda: vmap(lambda x: x[x > 0])(torch.eye(3).cumsum(0)),
+        lambda: vmap(torch.nonzero)(torch.eye(3).cumsum(0)),
+        lambda: vmap(F.one_hot)(torch.eye(3).cumsum(0).cumsum(0).long()),
+    ],
+    "only supports boolean masks": [
+        lambda: vmap(torch.masked_scatter)(x, x.byte(), x),
+        lambda: vmap(torch.masked_fill)(x, x.byte(), x[:, 0, 0]),
+    ],
+    "converted to type .* without overflow": [
+        lambda: vmap(torch.masked_fill)(x, x > 0, x[:, 0, 0] * 1j),
+    ],
+    "fallback path does not support vmap over dims of size 0": [
+        lambda: vmap(torch._test_functorch_fallback)(x[:0], x[:0]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "call"), [(words, call) for words, calls in OPERATORS.items() for call in calls]
+)
+def test_errors_of_operators(words, call):
+    with pytest.raises(RuntimeError, match=words):
+        call()
+
+
+def test_the_warning_of_a_loop():
+    library = torch.library.Library("functx_familiar", "FRAGMENT")
+    library.define("plus_one(Tensor x) -> Tensor")
+    library.impl("plus_one", lambda x: x + 1, "CPU")
+    try:
+        with pytest.warns(UserWarning, match="There is a performance drop.*plus_one"):
+            vmap(torch.ops.functx_familiar.plus_one)(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            vmap(torch.ops.functx_familiar.plus_one)(x)
+    finally:
+        library._destroy()
