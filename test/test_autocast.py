@@ -71,7 +71,7 @@ def with_an_island(x):
 
 FUNCTIONS |= {"in-a-region": in_a_region, "with-an-island": with_an_island}
 each = pytest.mark.parametrize("name", FUNCTIONS)
-# Attention, put together of other operators here, is rounded to bfloat16 at other places: by one unit
+# Attention, put together of other operators here, is rounded at other places: one unit of bfloat16
 # off or not, as the numbers have it.
 ROUNDED = pytest.param(
     "attention", marks=pytest.mark.xfail(reason="off by one unit of bfloat16", strict=False)
