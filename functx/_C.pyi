@@ -1,7 +1,7 @@
 """Types of the C++ extension: levels, wrappers, and the reverse-mode engine call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, final, overload
 
 from torch import Tensor
 
@@ -26,8 +26,18 @@ def push_vmap(batch_size: int, randomness: str) -> Level:
 def push_jvp() -> Level:
     """Enters a forward-mode level on this thread."""
 
+@overload
 def push_grad() -> Level:
-    """Enters a reverse-mode level: remembers the grad mode outside, then turns it on."""
+    """Enters a reverse-mode level: remembers the grad mode outside, then turns it on.
+
+    `args` and `kwargs` are those of the function, but for the positions in `argnums` it is called
+    with aliases. Until the level is left, somebody has to hold these three objects.
+    """
+
+@overload
+def push_grad(
+    args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | tuple[int, ...]
+) -> Level: ...
 
 def pop(level: Level) -> None:
     """Leaves `level` and all above it (an exception may have left some); restores the grad mode."""
@@ -71,6 +81,9 @@ def release(level: Level, outputs: Sequence[Any], inputs: Sequence[Tensor]) -> l
 
     Tensors are detached from its tape unless something tracked outside the level can see them.
     Leaves that are not tensors pass through."""
+
+def let_go(level: Level, inputs: Sequence[Tensor]) -> None:
+    """Takes arguments that the function wrote tracked values to off its tape, at the end."""
 
 def pullback(
     level: Level,

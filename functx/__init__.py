@@ -24,6 +24,7 @@ import importlib
 from typing import Any
 
 # None of these modules takes long: `import torch` loads all that is heavy in them.
+from torch import Tensor
 from torch._functorch.make_functional import (
     FunctionalModule,
     FunctionalModuleWithBuffers,
@@ -33,8 +34,10 @@ from torch._functorch.make_functional import (
 )
 from torch.func import functional_call, replace_all_batch_norm_modules_, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import Parameter
 
 from . import (
+    _C,
     _autograd_function,
     _autograd_inside,
     _indexing,
@@ -84,6 +87,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_C.watch_births(Tensor, Parameter)
 _indexing.install()
 _inspection.install()
 _opaque.install()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _C
 from ._arguments import check_count
 
 
@@ -23,9 +24,16 @@ def check_chunk_size(transform: str, chunk_size: Any) -> None:
 
 def constant_zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Zeros of the dtype, on the device and of the class of `like`, but never batched or dual."""
-    if type(like) is Tensor:  # every wrapper is one, too: its new_zeros would give a wrapper
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
-    return like.new_zeros(shape)
+    value = _innermost_value(like)
+    if type(value) is Tensor:
+        return torch.zeros(shape, dtype=value.dtype, device=value.device)
+    return value.new_zeros(shape)
+
+
+def _innermost_value(tensor: Tensor) -> Tensor:
+    while _C.is_wrapper(tensor):
+        tensor = _C.unwrap(tensor)[0]
+    return tensor
 
 
 def standard_basis(
@@ -50,7 +58,8 @@ def standard_basis(
     basis = []
     offset = 0
     for tensor, numel in zip(tensors, numels, strict=True):
-        if type(tensor) is Tensor and rows == numel and start == offset:
+        is_plain = type(_innermost_value(tensor)) is Tensor
+        if is_plain and rows == numel and start == offset:
             part = torch.eye(numel, dtype=tensor.dtype, device=tensor.device)
         else:
             # One where basis vector start + row is coordinate offset + column.

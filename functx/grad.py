@@ -137,7 +137,7 @@ def _differentiate(
     """
     argnums = resolve_argnums(api, argnums, len(args))
     primals, spec = differentiable_leaves(api, select(args, argnums), NOT_IN_ARGNUMS)
-    level = _C.push_grad()
+    level = _C.push_grad(args, kwargs, argnums)
     try:
         inputs = _C.track(primals)
         output = func(*substitute(args, argnums, unflatten(inputs, spec)), **kwargs)
@@ -150,6 +150,7 @@ def _differentiate(
         if has_aux:
             aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
         value = _C.release(level, (output,), inputs)[0] if with_value else None
+        _C.let_go(level, inputs)
     finally:
         _C.pop(level)
     return unflatten(gradients, spec), value, aux

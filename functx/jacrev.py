@@ -106,7 +106,7 @@ def reverse_jacobian(
         selected = select(args, positions)
         primals, inputs_spec = differentiable_leaves(api, selected, NOT_IN_ARGNUMS)
         reject_complex(transform, primals, "inputs")
-        level = _C.push_grad()
+        level = _C.push_grad(args, kwargs, positions)
         try:
             inputs = _C.track(primals)
             result = func(*substitute(args, positions, unflatten(inputs, inputs_spec)), **kwargs)
@@ -121,6 +121,7 @@ def reverse_jacobian(
             _C.pop(level)
         tape = _Tape(level, inputs, outputs, keep=has_aux)
         blocks = tape.blocks(chunk_size, copy_chunks)
+        _C.let_go(level, inputs)
         jacobians = unflatten([unflatten(row, inputs_spec) for row in blocks], outputs_spec)
         return (jacobians, aux) if has_aux else jacobians
 

@@ -172,7 +172,7 @@ class ForwardReference:
 
     def check(self, result):
         """Raises AssertionError, or Undecided if there was nothing to compare with."""
-        outputs, actual = result
+        outputs, actual = map(dense, result)
         check_alike(outputs, self.outputs)
         for y, e in zip(outputs, self.outputs, strict=True):
             assert_close(y, e, equal_nan=True, **self.tolerances)

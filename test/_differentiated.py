@@ -6,6 +6,7 @@ from _derivatives import (
     ReverseReference,
     Undecided,
     autograd_vjp,
+    dense,
     inner,
     numbers_like_all,
     precision,
@@ -30,7 +31,7 @@ def gradient_by_autograd(f, select, count, create_graph):
 
     def gradient(*args):
         inputs, cotangents = args[:count], args[count:]
-        return torch.autograd.grad(
+        gradients = torch.autograd.grad(
             select(f(*inputs)),
             inputs,
             cotangents,
@@ -38,6 +39,7 @@ def gradient_by_autograd(f, select, count, create_graph):
             allow_unused=True,
             materialize_grads=True,
         )
+        return dense(gradients)
 
     return gradient
 

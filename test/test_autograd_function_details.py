@@ -8,7 +8,6 @@ import torch
 from _functions import (
     Detaching,
     ForwardOnly,
-    GeneratedRule,
     GeneratedWithJvp,
     Intermediate,
     NumpySin,
@@ -363,12 +362,6 @@ def test_checkpoint(use_reentrant):
 def test_beside_torch_func(derivative):
     batch = randn(4, 3)
     assert_close(derivative(GeneratedWithJvp.apply, batch), 2 * batch.cos())
-
-
-def test_a_rule_of_vmap_inside_torch_func():
-    x = randn(4, 3)
-    actual = torch.func.grad(lambda b: functx.vmap(GeneratedRule.apply)(b).sum())(x)
-    assert_close(actual, torch.func.grad(lambda b: torch.vmap(GeneratedRule.apply)(b).sum())(x))
 
 
 def test_compiled_code_has_the_function_in_its_graph():

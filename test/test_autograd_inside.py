@@ -365,3 +365,48 @@ def test_inside_two_transforms(outer, inner, form):
     x = randn(3)
     actual = OUTER[outer](OUTER[inner](form))(x.clone())
     assert_close(actual, REFERENCE[outer](REFERENCE[inner](form))(x).detach())
+
+
+@pytest.mark.parametrize("outer", [functx.vmap, lambda f: lambda x: functx.jvp(f, (x,), (x,))])
+def test_a_view_from_before_tracking_is_not_written_to(outer):
+    """The tensor it is a view of could not be told."""
+
+    def f(x):
+        total = x * 0
+        part = total[1:]
+        y = x.clone().requires_grad_()
+        part.copy_(y[1:])
+        return torch.autograd.grad(total.sum(), y)[0]
+
+    with pytest.raises(RuntimeError, match="view that was taken when nothing was tracked"):
+        outer(f)(randn(4, 3))
+
+
+def test_views_from_before_tracking_that_nothing_is_lost_by():
+    x = randn(4, 3)
+
+    def f(x):
+        part = x[1:]
+        y = x.detach().requires_grad_()
+        copy = part.clone()
+        copy.mul_(y[1:])
+        detached = x.detach()
+        detached = detached.view(3).clone()
+        detached += y
+        return torch.autograd.grad((copy * part * detached[1:]).sum(), y)[0]
+
+    expected = torch.stack([f(row) for row in x])
+    assert_close(functx.vmap(f)(x), expected)
+
+
+def test_a_checkpoint_below_forward_mode():
+    x, tangent = randn(3), randn(3)
+
+    def f(x):
+        return torch.utils.checkpoint.checkpoint(energy, x, use_reentrant=False)
+
+    expected = torch.autograd.functional.hessian(energy, x)
+    assert_close(functx.hessian(f)(x), expected)
+    assert_close(functx.jvp(functx.grad(f), (x,), (tangent,))[1], expected @ tangent)
+    actual = functx.vmap(lambda t: functx.jvp(functx.grad(f), (x,), (t,))[1])(torch.eye(3).double())
+    assert_close(actual, expected)

@@ -20,6 +20,10 @@ OPERATORS = {
     "Input tensor must have one or more dimensions": [
         lambda: vmap(torch.view_as_complex)(torch.randn(2)),
     ],
+    "must have at least 2 dimensions": [
+        lambda: vmap(torch.linalg.matrix_rank)(torch.randn(2, 3)),
+        lambda: vmap(lambda a, tol: torch.linalg.matrix_rank(a, atol=tol))(x[0], x[0, :, 0]),
+    ],
     "last dimension of size 2": [lambda: vmap(torch.view_as_complex, 1)(torch.randn(5, 2))],
     "at least 2 dimensions": [
         lambda: vmap(torch.tril)(torch.randn(2, 3)),

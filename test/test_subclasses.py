@@ -196,11 +196,6 @@ def test_nested_tensors_without_a_shape(transform):
     assert functx._C.level_depth() == 0
 
 
-@pytest.mark.xfail(
-    reason="PyTorch packs wrappers into a nested tensor of layout torch.strided by itself, and "
-    "complains of its missing sizes",
-    strict=True,
-)
 def test_nested_tensors_made_inside():
     x = randn(4, 3)
     with pytest.raises(NotImplementedError, match="nested tensor"):

@@ -56,6 +56,81 @@ def test_torch_func_inside_functx(outer, inner):
     assert_close(actual, REFERENCE[outer](REFERENCE[inner](function))(x))
 
 
+# ---- a pullback that is itself transformed: the tape of one level is below that of another -------
+
+
+def transposed_twice(api, x):
+    """The vjp of the vjp is the jvp."""
+    return api.vjp(api.vjp(function, x)[1], x.cos())[1]((x.sin(),))[0]
+
+
+def transposed_twice_inside(api, x):
+    _, pullback = api.vjp(lambda v: api.vjp(function, x)[1](v)[0], x.cos())
+    return pullback(x.sin())[0]
+
+
+def gradient_of_a_pullback(api, x):
+    _, pullback = api.vjp(function, x)
+    return api.grad(lambda v: (pullback(v)[0] * x.sin()).sum())(x.cos())
+
+
+def jacobian_of_a_pullback(api, x):
+    _, pullback = api.vjp(function, x)
+    return api.jacrev(lambda v: pullback(v)[0])(x.cos()).T @ x.sin()
+
+
+def tangent_of_a_pullback(api, x):
+    _, pullback = api.vjp(function, x)
+    return api.jvp(lambda v: pullback(v)[0], (x.cos(),), (x.sin(),))[1]
+
+
+def batch_of_a_pullback(api, x):
+    _, pullback = api.vjp(function, x)
+    return api.vmap(lambda v: pullback(v)[0])(torch.stack([x.cos(), x.sin()])).sum(0)
+
+
+def by(J, x):
+    return J @ x.sin()
+
+
+OF_PULLBACKS = {
+    transposed_twice: by,
+    transposed_twice_inside: by,
+    gradient_of_a_pullback: by,
+    jacobian_of_a_pullback: by,
+    tangent_of_a_pullback: lambda J, x: x.sin() @ J,
+    batch_of_a_pullback: lambda J, x: (x.sin() + x.cos()) @ J,
+}
+# Two tapes of ours whose levels do not enclose each other have no order among torch.func's.
+REFUSED_INSIDE_TORCH_FUNC = {transposed_twice, gradient_of_a_pullback, jacobian_of_a_pullback}
+
+
+def expected_of_pullback(outer, of_pullback, x):
+    return REFERENCE[outer](lambda x: OF_PULLBACKS[of_pullback](numeric_jacobian(function, x), x))(
+        x
+    )
+
+
+@pytest.mark.parametrize("outer", OURS)
+@pytest.mark.parametrize("of_pullback", OF_PULLBACKS, ids=lambda f: f.__name__)
+def test_a_pullback_transformed_inside_functx(outer, of_pullback):
+    x = randn(3)
+    actual = OURS[outer](lambda x: of_pullback(functx, x))(x)
+    assert_close(actual, expected_of_pullback(outer, of_pullback, x))
+
+
+@pytest.mark.parametrize("outer", THEIRS)
+@pytest.mark.parametrize("of_pullback", OF_PULLBACKS, ids=lambda f: f.__name__)
+def test_a_pullback_transformed_inside_torch_func(outer, of_pullback):
+    x = randn(3)
+    transformed = THEIRS[outer](lambda x: of_pullback(functx, x))
+    if of_pullback in REFUSED_INSIDE_TORCH_FUNC:
+        with pytest.raises(NotImplementedError, match=r"inside of a transform of torch\.func"):
+            transformed(x)
+    else:
+        assert_close(transformed(x), expected_of_pullback(outer, of_pullback, x))
+
+
 @pytest.mark.parametrize("name", ["grad", "jvp", "vmap"])
 def test_three_levels_of_both(name):
     x = randn(3)

@@ -1,7 +1,7 @@
 // Tensors made after the likeness of others, copies, and fills.
 #include "batching/dims.h"
 #include "batching/pointwise.h"
-#include "batching/rule.h"
+#include "batching/rewrite.h"
 
 namespace functx {
 namespace {
@@ -100,6 +100,15 @@ Batched copy(const Batched& self, const Batched& source, bool non_blocking) {
   return result;
 }
 
+// What functionalization makes of copy_. PyTorch has no derivative for it.
+std::optional<Tensor> differentiable_copy(const LevelPtr& level, bool records, const Tensor& self,
+                                          const Tensor& source, bool non_blocking) {
+  if (!records && level->transform == Transform::Vmap) {
+    return std::nullopt;
+  }
+  return source.to(self.options(), non_blocking).expand_symint(self.sym_sizes()).clone();
+}
+
 void fill_tensor_(const Batched& self, const Batched& fill) { copy_(self, fill, false); }
 
 }  // namespace
@@ -129,6 +138,7 @@ FUNCTX_RULES(fills) {
   batching_rule<ops::copy_, copy_>();
   batching_rule<ops::fill__Tensor, fill_tensor_>();
   batching_rule<ops::copy, copy>();
+  rewritten<ops::copy, differentiable_copy>();
 }
 
 }  // namespace functx

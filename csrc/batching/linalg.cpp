@@ -88,12 +88,16 @@ Tensor matrix_exp_backward(const Tensor& self, const Tensor& grad) {
   return ops::linalg_matrix_exp::call(blocks).narrow(-2, 0, n).narrow(-1, n, n);
 }
 
-// PyTorch's decomposition writes the rank into a tensor that all examples would share.
-template <class Op, class... Rest>
-Batched matrix_rank(const Batched& self, const Rest&... rest) {
+void check_matrices_of_rank(const Batched& self) {
   TORCH_CHECK(self.logical_dim() >= 2,
               "linalg.matrix_rank: The input tensor input must have at "
               "least 2 dimensions.");
+}
+
+// PyTorch's decomposition writes the rank into a tensor that all examples would share.
+template <class Op, class... Rest>
+Batched matrix_rank(const Batched& self, const Rest&... rest) {
+  check_matrices_of_rank(self);
   // A tolerance for each matrix.
   const auto value = [&](const auto& argument) {
     if constexpr (std::is_same_v<std::decay_t<decltype(argument)>, Batched>) {
@@ -120,6 +124,7 @@ Batched matrix_rank(const Batched& self, const Rest&... rest) {
 
 Batched matrix_rank_tensors(const Batched& self, const Batched& atol, const Batched& rtol,
                             bool hermitian) {
+  check_matrices_of_rank(self);
   const auto size = common_batch_size({&self, &atol, &rtol});
   const auto tolerance = [&](const Batched& x) {
     return x.defined() ? std::make_optional(align_rank(x, self.logical_dim() - 2)) : std::nullopt;

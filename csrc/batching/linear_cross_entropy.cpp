@@ -86,7 +86,7 @@ void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
   const auto operands = Operands::of_stack(*stack, count);
   Wrapper* top = operands.top();
   if (top == nullptr || top->level()->transform != Transform::Vmap ||
-      yields_to_torch(operands, keys)) {
+      yields_to_torch_func(operands, keys)) {
     run_boxed(traits_of(op), keys, stack);
     return;
   }

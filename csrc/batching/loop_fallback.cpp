@@ -10,6 +10,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/loop_switches.h"
+#include "core/nested.h"
 #include "core/schema.h"
 
 namespace functx {
@@ -110,6 +111,7 @@ c10::IValue stack_results(const c10::OperatorHandle& op, const LevelPtr& level,
     if (!first.toTensor().defined()) {
       return first;
     }
+    check_has_shape(first.toTensor(), level->transform);
     std::vector<Tensor> tensors;
     for (const auto& result : results) {
       tensors.push_back(result[position].toTensor());

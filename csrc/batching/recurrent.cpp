@@ -148,7 +148,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_layer_kernel(
     bool has_biases, bool bidirectional, bool batch_first, bool train) {
   const Operands operands(input, w_input, w_hidden, b_input, b_hidden, hx, cx);
   const Wrapper* top = operands.top();
-  if (top != nullptr && !yields_to_torch(operands, keys) &&
+  if (top != nullptr && !yields_to_torch_func(operands, keys) &&
       autocast_keys(traits_of<Layer>().handle, keys).empty()) {
     check_alive(*top);
     const auto is_batched = [&](const auto&... each) {

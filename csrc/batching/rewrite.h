@@ -18,7 +18,7 @@ struct Rewriting<Op, rewrite, Result(Args...)> {
   static Result run(c10::DispatchKeySet keys, Args... args) {
     const Operands operands(args...);
     Wrapper* top = operands.top();
-    if (top != nullptr && !yields_to_torch(operands, keys) &&
+    if (top != nullptr && !yields_to_torch_func(operands, keys) &&
         autocast_keys(traits_of<Op>().handle, keys).empty()) {
       check_alive(*top);
       const bool records = operands.taped() && !autograd_is_excluded();

@@ -73,7 +73,7 @@ class RuntimeKernel final : public c10::OperatorKernel {
   // Whether torch.func, autocast or the tape comes first; the kernel behind us knows how to call
   // them.
   bool passes_on(const Operands& operands, c10::DispatchKeySet keys) const {
-    return yields_to_torch(operands, keys) || !autocast_keys(traits_.handle, keys).empty() ||
+    return yields_to_torch_func(operands, keys) || !autocast_keys(traits_.handle, keys).empty() ||
            is_recorded(traits_, operands, *operands.top()->level());
   }
 

@@ -83,7 +83,7 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
   }
   const LevelPtr level = operands.top()->level();
   if (keys.has(kFrontKey)) {
-    if (yields_to_torch(operands, keys)) {
+    if (yields_to_torch_func(operands, keys)) {
       op.redispatchBoxed(keys.remove(kFrontKey), stack);
       return;
     }

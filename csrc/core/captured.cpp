@@ -24,6 +24,7 @@ constexpr size_t max_recent = 1 << 14;
 constexpr size_t max_scanned = 32;
 
 ObjectOf find_object = nullptr;
+HasArgument has_argument = nullptr;
 thread_local int64_t noting = 0;
 thread_local std::vector<Birth> recent;
 // Memory is used again: for each address, the birth of the object that is there now.
@@ -54,19 +55,18 @@ bool is_differentiable(const Tensor& tensor) {
   return c10::isFloatingType(tensor.scalar_type()) || c10::isComplexType(tensor.scalar_type());
 }
 
-bool is_older_than(const Tensor& tensor, const Level& level) {
-  const Tensor base = tensor.is_view() ? Tensor(tensor._base()) : tensor;
-  const void* object = find_object == nullptr ? nullptr : find_object(base);
-  if (object == nullptr) {
-    return false;
-  }
+// Whether the function of `level` has made the tensor that is `object` to Python.
+bool is_own(const Level& level, const void* object) {
   const auto birth = birth_of(object);
-  return !birth || *birth <= level.id;
+  return birth && *birth > level.id;
 }
 
 }  // namespace
 
-void set_object_of(ObjectOf object_of) { find_object = object_of; }
+void set_view_of_python(ObjectOf object_of, HasArgument argument_of) {
+  find_object = object_of;
+  has_argument = argument_of;
+}
 
 void begin_noting_births() { ++noting; }
 
@@ -91,19 +91,30 @@ void note_birth(const void* object) {
 
 void detail::refuse_captured(const char* name, const Tensor& self) {
   // Below autograd nobody records: a kernel may write where it likes.
-  if (autograd_is_excluded() || torch_func_is_active() || !is_differentiable(self)) {
+  if (autograd_is_excluded() || torch_func_is_active() || !is_differentiable(self) ||
+      find_object == nullptr) {
     return;
   }
+  const Tensor base = self.is_view() ? Tensor(self._base()) : self;
+  const void* object = find_object(base);
   const auto visible = active_levels();
-  const auto found = std::find_if(visible.rbegin(), visible.rend(), [](const LevelPtr& level) {
-    return level->transform == Transform::Grad;
-  });
-  TORCH_CHECK(
-      found == visible.rend() || !is_older_than(self, **found), "functx.grad: ", name,
-      " would mutate a captured Tensor: it writes a value that is being differentiated into a "
-      "tensor from outside of the function that grad (or vjp, jacrev...) transforms, which would "
-      "stay on the tape. Use the out-of-place operator and return the result, as aux for example, "
-      "write into a clone, or detach the value if it is a statistic.");
+  for (auto it = visible.rbegin(); it != visible.rend() && object != nullptr; ++it) {
+    Level& level = **it;
+    if (level.transform != Transform::Grad) {
+      continue;
+    }
+    if (is_own(level, object)) {
+      return;
+    }
+    TORCH_CHECK(has_argument(level, object) || has_argument(level, find_object(self)),
+                "functx.grad: ", name,
+                " would mutate a captured Tensor: it writes a value that is being differentiated "
+                "into a tensor from outside of the function that grad (or vjp, jacrev...) "
+                "transforms, which would stay on the tape. Pass it to the function as an argument, "
+                "use the out-of-place operator, write into a clone, or detach the value if it is a "
+                "statistic.");
+    level.written_arguments.push_back(self);
+  }
 }
 
 void check_not_captured(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {

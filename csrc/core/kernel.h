@@ -59,7 +59,7 @@ struct Kernel<Op, Result(Args...)> {
     const LevelPtr& level = top->level();
     const auto rule = level->transform == Transform::Vmap ? Rules<Op>::batching : Rules<Op>::dual;
     if (keys.has(kFrontKey)) {
-      if (yields_to_torch(operands, keys)) [[unlikely]] {
+      if (yields_to_torch_func(operands, keys)) [[unlikely]] {
         return Op::redispatch(keys.remove(kFrontKey), std::forward<Args>(args)...);
       }
       if (autocast_is_on(keys)) [[unlikely]] {

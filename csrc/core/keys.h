@@ -37,11 +37,10 @@ inline constexpr c10::DispatchKeySet kInertBackend =
 inline constexpr c10::DispatchKeySet kWrapperKeys =
     c10::DispatchKeySet(kFrontKey) | c10::DispatchKeySet(kBackKey) | kInertBackend;
 
-// On tensors that wrap others, as ours do, in other parts of PyTorch. A wrapper that takes over the
-// keys of what it wraps has these and ours.
-inline constexpr c10::DispatchKeySet kForeignWrapperKeys = c10::DispatchKeySet(
-    {c10::DispatchKey::Functionalize, c10::DispatchKey::FuncTorchGradWrapper,
-     c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Batched, c10::DispatchKey::Python});
+// On tensors that wrap others, as ours do, in other parts of PyTorch; what they wrap may be ours.
+inline constexpr c10::DispatchKeySet kForeignWrapperKeys =
+    c10::DispatchKeySet({c10::DispatchKey::Functionalize, c10::DispatchKey::FuncTorchGradWrapper,
+                         c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Python});
 
 // A backend for which nobody registers kernels. An operator sent there runs the kernel that PyTorch
 // has for any backend (CompositeExplicitAutograd), which is written in other operators.

@@ -108,8 +108,7 @@ Level::Level(Transform transform, int64_t batch_size, Randomness randomness)
       transform(transform),
       randomness(randomness),
       batch_size(batch_size),
-      torch_func_depth(functx::torch_func_depth()),
-      legacy_vmap_depth(functx::legacy_vmap_depth()) {}
+      torch_func_depth(functx::torch_func_depth()) {}
 
 const char* name_of(Transform transform) {
   switch (transform) {

@@ -1,6 +1,7 @@
 // Levels: the active transforms of a thread, outermost first.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/intrusive_ptr.h>
@@ -14,6 +15,14 @@ namespace functx {
 enum class Transform : uint8_t { Vmap, Jvp, Grad };
 enum class Randomness : uint8_t { Error, Different, Same };
 
+// The arguments of a call and the positions of those that are differentiated, objects of Python
+// that it keeps alive for the time of the call.
+struct PythonCall {
+  const void* args = nullptr;
+  const void* kwargs = nullptr;
+  const void* argnums = nullptr;
+};
+
 struct Level final : c10::intrusive_ptr_target {
   Level(Transform transform, int64_t batch_size, Randomness randomness);
 
@@ -23,9 +32,8 @@ struct Level final : c10::intrusive_ptr_target {
   const Transform transform;
   const Randomness randomness;
   const int64_t batch_size;
-  // torch_func_depth() and legacy_vmap_depth() when this transform was entered.
+  // torch_func_depth() when this transform was entered.
   const int64_t torch_func_depth;
-  const int64_t legacy_vmap_depth;
   // False once the transform has returned: a wrapper of a dead level has escaped.
   bool alive = true;
   // True once autograd may record on wrappers of this level; from then on views are recorded even
@@ -34,6 +42,10 @@ struct Level final : c10::intrusive_ptr_target {
   // Grad levels only: the modes to return to.
   bool grad_mode_outside = true;
   std::optional<c10::InferenceMode> outside_inference_mode;
+  // Grad levels only: what the transform was called with, and the arguments that came onto the tape
+  // by a write; see captured.h.
+  PythonCall call;
+  std::vector<at::Tensor> written_arguments;
   // Levels that were hidden when this one was entered, and come back when it is left.
   std::vector<c10::intrusive_ptr<Level>> suspended;
   std::optional<int64_t> limit_outside;

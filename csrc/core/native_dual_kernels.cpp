@@ -28,7 +28,7 @@ struct TapeKernel<Op, Tensor(const Tensor&, Args...)> {
       return Op::redispatch(keys.remove(kFrontKey), primal, std::forward<Args>(args)...);
     }
     if (keys.has(kFrontKey)) {
-      if (yields_to_torch(*wrapper->level(), keys)) {
+      if (yields_to_torch_func(*wrapper->level(), keys)) {
         return Op::redispatch(keys.remove(kFrontKey), primal, std::forward<Args>(args)...);
       }
       return Op::redispatch(traits_of<Op>().tape_keys, primal, std::forward<Args>(args)...);

@@ -1,6 +1,5 @@
 #include "core/torch_func.h"
 
-#include <ATen/LegacyVmapMode.h>
 #include <c10/macros/Export.h>
 
 #include <vector>
@@ -19,7 +18,5 @@ int64_t torch_func_depth() {
   const auto& stack = at::functorch::getDynamicLayerStack();
   return static_cast<int64_t>(reinterpret_cast<const std::vector<char>&>(stack).size());
 }
-
-int64_t legacy_vmap_depth() { return 0; }
 
 }  // namespace functx

@@ -131,12 +131,38 @@ Dual segment_reduce(const Dual& data, c10::string_view reduce, const Dual& lengt
   return {std::move(primal), std::move(tangent)};
 }
 
+// That of a product is its gradient times product over element, for elements other than zero.
+Dual segment_reduce_backward(const Dual& grad, const Dual& output, const Dual& data,
+                             c10::string_view reduce, const Dual& lengths, const Dual& offsets,
+                             int64_t axis, const std::optional<at::Scalar>& initial) {
+  const auto given = [](const Dual& x) {
+    return x.defined() ? std::make_optional(x.primal) : std::nullopt;
+  };
+  const auto backward = [&](const Tensor& g, const Tensor& result) {
+    return ops::_segment_reduce_backward::call(g, result, data.primal, reduce, given(lengths),
+                                               given(offsets), axis, initial);
+  };
+  Tensor primal = backward(grad.primal, output.primal);
+  Tensor tangent;
+  if (grad.has_tangent()) {
+    tangent = backward(grad.tangent, output.primal);
+  }
+  if (reduce == "prod" && output.has_tangent()) {
+    tangent = sum_of(std::move(tangent), backward(grad.primal, output.tangent));
+  }
+  if (reduce == "prod" && data.has_tangent()) {
+    tangent = sum_of(std::move(tangent), primal.mul(data.tangent).div(data.primal).neg());
+  }
+  return {std::move(primal), std::move(tangent)};
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_accumulation) {
   dual_rule<ops::index_reduce, accumulate<ByRow>>();
   dual_rule<ops::scatter_reduce_two, accumulate<ByElement>>();
   dual_rule<ops::segment_reduce, segment_reduce>();
+  dual_rule<ops::_segment_reduce_backward, segment_reduce_backward>();
 }
 
 }  // namespace functx

@@ -1,5 +1,6 @@
 // Distances between rows: by the differences of all pairs, whose norms they are.
 #include <ATen/ops/triu_indices.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 
@@ -9,24 +10,31 @@
 namespace functx {
 namespace {
 
-// How the p-norm `length` of the last dimension of `difference` changes along `tangent`. Where a
-// slope has no limit it is zero.
-Tensor norm_slope(const Tensor& tangent, const Tensor& difference, const Tensor& length, double p) {
-  if (p == 0) {
-    return {};
-  }
-  const Tensor growth = tangent.mul(difference.sgn());
+// The slopes of the p-norm `length` of the last dimension of `difference`. Where one has no limit
+// it is zero.
+Tensor norm_slopes(const Tensor& difference, const Tensor& length, double p) {
+  const Tensor sign = difference.sgn();
   if (p == 1) {
-    return growth.sum(-1);
+    return sign;
+  }
+  const Tensor whole = length.unsqueeze(-1);
+  const Tensor divisor = whole.masked_fill(whole.eq(0), 1);
+  if (p == 2) {
+    return difference.div(divisor).masked_fill(whole.eq(0), 0);
   }
   const Tensor size = difference.abs();
-  const Tensor whole = length.unsqueeze(-1);
   if (std::isinf(p)) {
-    return zero_unless(size.eq(whole), growth).sum(-1);
+    return zero_unless(size.eq(whole), sign);
   }
   const Tensor is_zero = difference.eq(0);
-  const Tensor share = size.div(whole.masked_fill(whole.eq(0), 1)).masked_fill(is_zero, 1);
-  return growth.mul(share.pow(p - 1)).masked_fill(is_zero, 0).sum(-1);
+  const Tensor share = size.div(divisor).masked_fill(is_zero, 1);
+  return sign.mul(share.pow(p - 1)).masked_fill(is_zero, 0);
+}
+
+// How it changes along `tangent`.
+Tensor norm_tangent(const Tensor& tangent, const Tensor& difference, const Tensor& length,
+                    double p) {
+  return p == 0 ? Tensor() : tangent.mul(norm_slopes(difference, length, p)).sum(-1);
 }
 
 // Of all rows of two sets, [.., m, d] and [.., n, d].
@@ -39,7 +47,7 @@ Dual distances(const Dual& x1, const Dual& x2, double p, Tensor lengths) {
   if (x2.has_tangent()) {
     change = sum_of(std::move(change), x2.tangent.unsqueeze(-3).neg());
   }
-  Tensor tangent = norm_slope(change, difference, lengths, p);
+  Tensor tangent = norm_tangent(change, difference, lengths, p);
   return {std::move(lengths), std::move(tangent)};
 }
 
@@ -51,16 +59,52 @@ Dual euclidean_dist(const Dual& x1, const Dual& x2) {
   return distances(x1, x2, 2, ops::_euclidean_dist::call(x1.primal, x2.primal));
 }
 
-// Of all pairs of rows of one set.
+// The gradient by `x1`, of duals that a tape of this level does not see.
+Tensor cdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& x1, const Tensor& x2,
+                      double p, const Tensor& lengths) {
+  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  if (p == 0) {
+    return at::zeros_like(dual(x1));
+  }
+  const Tensor difference = dual(x1).unsqueeze(-2).sub(dual(x2).unsqueeze(-3));
+  return dual(grad).unsqueeze(-1).mul(norm_slopes(difference, dual(lengths), p)).sum(-2);
+}
+
+// All pairs of rows of one set.
+struct Pairs {
+  explicit Pairs(const Tensor& rows) {
+    const auto count = rows.sym_size(0).guard_int(__FILE__, __LINE__);
+    const Tensor both = at::triu_indices(count, count, 1, rows.options().dtype(at::kLong));
+    first = both.select(0, 0);
+    second = both.select(0, 1);
+  }
+
+  Tensor difference(const Tensor& rows) const {
+    return rows.index_select(0, first).sub(rows.index_select(0, second));
+  }
+
+  Tensor first, second;
+};
+
 Dual pdist(const Dual& rows, double p) {
-  const auto count = rows.primal.sym_size(0).guard_int(__FILE__, __LINE__);
-  const Tensor pairs = at::triu_indices(count, count, 1, rows.primal.options().dtype(at::kLong));
-  const auto difference = [&](const Tensor& x) {
-    return x.index_select(0, pairs.select(0, 0)).sub(x.index_select(0, pairs.select(0, 1)));
-  };
+  const Pairs pairs(rows.primal);
   Tensor lengths = ops::_pdist_forward::call(rows.primal, p);
-  Tensor tangent = norm_slope(difference(rows.tangent), difference(rows.primal), lengths, p);
+  Tensor tangent =
+      norm_tangent(pairs.difference(rows.tangent), pairs.difference(rows.primal), lengths, p);
   return {std::move(lengths), std::move(tangent)};
+}
+
+Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& rows, double p,
+                      const Tensor& lengths) {
+  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const Tensor zeros = at::zeros_like(dual(rows));
+  if (p == 0) {
+    return zeros;
+  }
+  const Pairs pairs(unwrap_dual(level, rows).primal);
+  const Tensor slopes = norm_slopes(pairs.difference(dual(rows)), dual(lengths), p);
+  const Tensor terms = dual(grad).unsqueeze(-1).mul(slopes);
+  return zeros.index_add(0, pairs.first, terms).index_add(0, pairs.second, terms, -1);
 }
 
 }  // namespace
@@ -69,6 +113,10 @@ FUNCTX_RULES(jvp_distances) {
   dual_rule<ops::_cdist_forward, cdist>();
   dual_rule<ops::_euclidean_dist, euclidean_dist>();
   dual_rule<ops::_pdist_forward, pdist>();
+  Rules<ops::_cdist_backward>::dual = &cdist_backward;
+  install_kernel<ops::_cdist_backward>();
+  Rules<ops::_pdist_backward>::dual = &pdist_backward;
+  install_kernel<ops::_pdist_backward>();
 }
 
 }  // namespace functx

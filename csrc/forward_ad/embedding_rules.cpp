@@ -63,12 +63,53 @@ std::tuple<Dual, Tensor, Tensor, Tensor> embedding_bag(const Dual& weight, const
           std::move(places)};
 }
 
+// The gradient by the table: linear in the weights of samples as well.
+Dual embedding_bag_backward(const Dual& grad, const Dual& indices, const Dual& offsets,
+                            const Dual& bag_of_each, const Dual& size, const Dual& places,
+                            const c10::SymInt& rows, bool scale_grad_by_freq, int64_t mode,
+                            bool sparse, const Dual& per_sample_weights, int64_t padding_idx) {
+  const auto backward = [&](const Tensor& g, const Tensor& factors) {
+    return ops::_embedding_bag_backward::call(
+        g, indices.primal, offsets.primal, bag_of_each.primal, size.primal, places.primal, rows,
+        scale_grad_by_freq, mode, sparse,
+        factors.defined() ? std::make_optional(factors) : std::nullopt, padding_idx);
+  };
+  Tensor tangent;
+  if (grad.has_tangent()) {
+    tangent = backward(grad.tangent, per_sample_weights.primal);
+  }
+  if (per_sample_weights.has_tangent()) {
+    tangent = sum_of(std::move(tangent), backward(grad.primal, per_sample_weights.tangent));
+  }
+  return {backward(grad.primal, per_sample_weights.primal), std::move(tangent)};
+}
+
+// The gradient by those weights.
+Dual per_sample_weights_backward(const Dual& grad, const Dual& weight, const Dual& indices,
+                                 const Dual& offsets, const Dual& bag_of_each, int64_t mode,
+                                 int64_t padding_idx) {
+  const auto backward = [&](const Tensor& g, const Tensor& table) {
+    return ops::_embedding_bag_per_sample_weights_backward::call(
+        g, table, indices.primal, offsets.primal, bag_of_each.primal, mode, padding_idx);
+  };
+  Tensor tangent;
+  if (grad.has_tangent()) {
+    tangent = backward(grad.tangent, weight.primal);
+  }
+  if (weight.has_tangent()) {
+    tangent = sum_of(std::move(tangent), backward(grad.primal, weight.tangent));
+  }
+  return {backward(grad.primal, weight.primal), std::move(tangent)};
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_embedding) {
   dual_rule<ops::embedding, embedding>();
   dual_rule<ops::_embedding_bag, embedding_bag>();
   dual_rule<ops::_embedding_bag_forward_only, embedding_bag>();
+  dual_rule<ops::_embedding_bag_backward, embedding_bag_backward>();
+  dual_rule<ops::_embedding_bag_per_sample_weights_backward, per_sample_weights_backward>();
 }
 
 }  // namespace functx

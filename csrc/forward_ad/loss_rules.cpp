@@ -72,6 +72,33 @@ Dual soft_margin_loss(const Dual& self, const Dual& target, int64_t reduction) {
                  ops::soft_margin_loss::call(self.primal, target.primal, reduction));
 }
 
+// Its slope is -target * sigmoid(-target * x).
+Dual soft_margin_loss_backward(const Dual& grad, const Dual& self, const Dual& target,
+                               int64_t reduction) {
+  const Tensor &x = self.primal, &y = target.primal;
+  const auto backward = [&](const Tensor& g) {
+    return ops::soft_margin_loss_backward::call(g, x, y, reduction);
+  };
+  Tensor primal = backward(grad.primal);
+  Tensor tangent = grad.has_tangent() ? backward(grad.tangent) : Tensor();
+  if (self.has_tangent() || target.has_tangent()) {
+    const Tensor share = x.mul(y).neg().sigmoid();
+    Tensor change;
+    if (self.has_tangent()) {
+      change = self.tangent.mul(y.square());
+    }
+    if (target.has_tangent()) {
+      change = sum_of(std::move(change), target.tangent.mul(x.mul(y)));
+    }
+    Tensor curved = change.mul(share.sub(share.square()));
+    if (target.has_tangent()) {
+      curved = curved.sub(target.tangent.mul(share));
+    }
+    tangent = sum_of(std::move(tangent), curved.mul(spread(grad.primal, reduction, primal)));
+  }
+  return conform(std::move(tangent), std::move(primal));
+}
+
 // ---- cross entropy ----
 
 std::optional<Tensor> optional(const Tensor& tensor) {
@@ -208,7 +235,10 @@ FUNCTX_RULES(jvp_difference_losses) {
             difference_loss_backward<ops::huber_loss_backward, huber_curvature, double>>();
 }
 
-FUNCTX_RULES(jvp_soft_margin) { dual_rule<ops::soft_margin_loss, soft_margin_loss>(); }
+FUNCTX_RULES(jvp_soft_margin) {
+  dual_rule<ops::soft_margin_loss, soft_margin_loss>();
+  dual_rule<ops::soft_margin_loss_backward, soft_margin_loss_backward>();
+}
 
 FUNCTX_RULES(jvp_cross_entropy) {
   dual_rule<ops::nll_loss_forward, nll_loss<ops::nll_loss_forward>>();

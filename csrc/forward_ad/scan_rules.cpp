@@ -21,10 +21,10 @@ struct Step {
   Tensor join(const Tensor& all, Tensor joined) const {
     return ops::cat::call(std::vector<Tensor>{first(all), std::move(joined)}, dim);
   }
-  // `terms` at the entries before, zero at the last.
-  Tensor moved_before(const Tensor& terms) const {
-    const Tensor zeros = terms.new_zeros_symint(first(terms).sym_sizes());
-    return ops::cat::call(std::vector<Tensor>{terms, zeros}, dim);
+  // `all` and `terms`, which are those of the entries before.
+  Tensor add_before(const Tensor& all, const Tensor& terms) const {
+    const Tensor last = all.narrow(dim, size - distance, distance);
+    return ops::cat::call(std::vector<Tensor>{before(all).add(terms), last}, dim);
   }
 };
 
@@ -61,9 +61,9 @@ Tensor cumprod_gradient(Tensor grad, Tensor x, int64_t dim) {
   for (size_t i = steps.size(); i-- > 0;) {
     const Step& step = steps[i];
     const Tensor by_product = step.here(grad);
+    const Tensor by_here = by_product.mul(step.before(factors[i]));
     const Tensor by_before = by_product.mul(step.here(factors[i]));
-    grad = step.join(grad, by_product.mul(step.before(factors[i])));
-    grad = grad.add(step.moved_before(by_before));
+    grad = step.add_before(step.join(grad, by_here), by_before);
   }
   return grad;
 }

@@ -204,7 +204,15 @@ void bind_levels(py::module_& m) {
     return push_vmap(batch_size, parse_randomness(randomness));
   });
   m.def("push_jvp", &push_jvp);
-  m.def("push_grad", &push_grad);
+  m.def(
+      "push_grad",
+      [](const py::tuple& args, const py::dict& kwargs, const py::object& argnums) {
+        LevelPtr level = push_grad();
+        level->call = {args.ptr(), kwargs.ptr(), argnums.ptr()};
+        return level;
+      },
+      py::arg("args"), py::arg("kwargs"), py::arg("argnums"));
+  m.def("push_grad", [] { return push_grad(); });
   m.def("pop", &pop);
   m.def("level_depth", [] { return active_levels().size(); });
   m.def("active_levels", [] { return active_levels().vec(); });
@@ -228,6 +236,11 @@ void bind_wrappers(py::module_& m) {
 void bind_reverse_mode(py::module_& m) {
   m.def("track", [](const std::vector<Tensor>& inputs) { return wrap_all(track(inputs)); });
   m.def("release", &release_all);
+  m.def("let_go", [](const LevelPtr& level, const std::vector<Tensor>& inputs) {
+    if (!level->written_arguments.empty()) {
+      let_go(*level, inputs);
+    }
+  });
   m.def("pullback", &run_pullback, py::arg("level"), py::arg("outputs"), py::arg("inputs"),
         py::arg("cotangents"), py::arg("retain_graph"),
         py::arg("inner_inputs") = std::vector<Tensor>());

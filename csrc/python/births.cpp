@@ -40,6 +40,61 @@ const void* object_of(const Tensor& tensor) {
   return object != nullptr && Py_TYPE(object)->tp_alloc == alloc ? object : nullptr;
 }
 
+// Among tuples, lists and dicts, up to a depth that no arguments have.
+bool holds(PyObject* tree, const void* object, int depth = 16) {
+  if (tree == object) {
+    return true;
+  }
+  if (tree == nullptr || depth == 0) {
+    return false;
+  }
+  if (PyDict_Check(tree)) {
+    PyObject* value = nullptr;
+    for (Py_ssize_t i = 0; PyDict_Next(tree, &i, nullptr, &value) != 0;) {
+      if (holds(value, object, depth - 1)) {
+        return true;
+      }
+    }
+    return false;
+  }
+  if (!PyTuple_Check(tree) && !PyList_Check(tree)) {
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(tree); ++i) {
+    if (holds(PySequence_Fast_GET_ITEM(tree, i), object, depth - 1)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+PyObject* as_python(const void* object) {
+  return static_cast<PyObject*>(const_cast<void*>(object));
+}
+
+// `argnums` is an int or a tuple of them.
+bool is_differentiated(Py_ssize_t position, PyObject* argnums) {
+  const py::object number = py::int_(position);
+  return PyTuple_Check(argnums) ? PySequence_Contains(argnums, number.ptr()) == 1
+                                : number.equal(py::handle(argnums));
+}
+
+bool has_argument(const Level& level, const void* object) {
+  const PythonCall& call = level.call;
+  if (object == nullptr || call.args == nullptr) {
+    return false;
+  }
+  const py::gil_scoped_acquire gil;
+  PyObject* args = as_python(call.args);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
+    if (!is_differentiated(i, as_python(call.argnums)) &&
+        holds(PyTuple_GET_ITEM(args, i), object)) {
+      return true;
+    }
+  }
+  return holds(as_python(call.kwargs), object);
+}
+
 // Should PyTorch allocate its objects in another way one day, then no tensor counts as captured,
 // which is better than all.
 bool sees_births() {
@@ -57,7 +112,7 @@ void watch_births(const py::args& classes) {
     }
   }
   if (sees_births()) {
-    set_object_of(object_of);
+    set_view_of_python(object_of, has_argument);
   }
 }
 

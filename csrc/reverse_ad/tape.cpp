@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "batching/batched_tensor.h"
 #include "core/alias.h"
@@ -153,6 +154,11 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
        std::any_of(outputs.begin(), outputs.end(),
                    [&](const Tensor& output) { return depends_on_outside(output, own_inputs); }));
   const LevelPtr stratum = innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs)));
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      level.stratum == nullptr || stratum == level.stratum || !stratum->is_identity,
+      "functx.grad: the function that functx.vjp returned inside of a transform of torch.func can't "
+      "be differentiated in reverse there. Use functx for the transform around it as well (see "
+      "functx.dropin).");
   torch::autograd::edge_list roots;
   torch::autograd::variable_list seeds;
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -181,6 +187,19 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
         level, gradients[i].defined() ? gradients[i] : at::zeros_like(detach_all(inputs[i])));
   }
   return gradients;
+}
+
+void let_go(Level& level, const std::vector<Tensor>& inputs) {
+  for (const Tensor& argument : std::exchange(level.written_arguments, {})) {
+    if (!argument.requires_grad() || depends_on_outside(argument, inputs)) {
+      continue;
+    }
+    // Its nodes may yet be needed, by aux: only the tensor forgets them.
+    if (argument.is_view()) {
+      argument._base().unsafeGetTensorImpl()->set_autograd_meta(nullptr);
+    }
+    argument.unsafeGetTensorImpl()->set_autograd_meta(nullptr);
+  }
 }
 
 }  // namespace functx

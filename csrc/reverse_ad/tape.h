@@ -25,4 +25,8 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
                              const std::vector<Tensor>& cotangents, bool retain_graph,
                              const std::vector<Tensor>& inner_inputs = {});
 
+// Takes the arguments that the function of `level` wrote tracked values to off its tape, unless
+// something outside can see them. No pullback may follow.
+void let_go(Level& level, const std::vector<Tensor>& inputs);
+
 }  // namespace functx

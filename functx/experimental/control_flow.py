@@ -62,7 +62,7 @@ def cond(
             )
         if _differs_between_examples(pred):
             choices = [function(*operands) for function in (true_fn, false_fn)]
-            return _choose(pred.reshape(()) != 0, *choices)
+            return _choose(pred.reshape(()).bool(), *choices)
     return true_fn(*operands) if pred else false_fn(*operands)
 
 
