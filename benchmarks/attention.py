@@ -21,7 +21,7 @@ import functx
 
 from .memory import peak_bytes
 from .report import Report
-from .timing import Thunk, take_turns
+from .timing import Thunk, keep_memory, take_turns
 from .workload import assert_same
 
 NAME = "attention"
@@ -79,6 +79,7 @@ LONGEST_COMPOSED = 1024  # beyond it takes gigabytes
 
 
 def run(seconds: float) -> list[Report]:
+    keep_memory()
     table = Report(
         name=NAME,
         title=f"{TITLE}: {HEADS} heads of width {WIDTH}, float32",

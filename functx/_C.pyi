@@ -38,7 +38,6 @@ def push_grad() -> Level:
 def push_grad(
     args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | tuple[int, ...]
 ) -> Level: ...
-
 def pop(level: Level) -> None:
     """Leaves `level` and all above it (an exception may have left some); restores the grad mode."""
 

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "attention/blocks.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
 #include "forward_ad/rule.h"
@@ -149,8 +150,7 @@ std::vector<Tensor> call(const AttentionTensors& x, const AttentionTensors& t,
              : Op::call(pack(x), pack(t), scoring.diagonal, scoring.scale);
 }
 
-// What a formula is differentiated by: gradients of its primals and tangents, for those of its
-// results.
+// Gradients of the primals and tangents of a formula.
 struct Gradients {
   AttentionTensors primals;
   AttentionTensors tangents;
@@ -161,6 +161,12 @@ struct Wanted {
   bool primals;
   bool tangents;
 };
+
+// Those that there are gradients of. Output and logsumexp are functions of the others.
+std::vector<Tensor> variables_of(const AttentionTensors& x, const AttentionTensors& t) {
+  return {x.query, x.key, x.value, x.grad, t.query, t.key, t.value};
+}
+constexpr size_t kPrimalVariables = 4;
 
 AttentionTensors of_inputs(const std::vector<Tensor>& each) {
   return {each[0], each[1], each[2], {}, {}, {}, {}};
@@ -206,10 +212,10 @@ struct Recorded : torch::autograd::Function<Recorded<Op>> {
   using List = torch::autograd::variable_list;
   using Context = torch::autograd::AutogradContext;
 
-  // `defined` are those of the primals and tangents that autograd has to know.
-  static List forward(Context* context, at::TensorList defined, const AttentionTensors& x,
+  // `variables` are what autograd has to know of.
+  static List forward(Context* context, at::TensorList variables, const AttentionTensors& x,
                       const AttentionTensors& t, const Scoring& scoring) {
-    static_cast<void>(defined);
+    static_cast<void>(variables);
     // The tape records this as a whole, but those in strata below record what it is made of.
     const c10::AutoGradMode for_strata_below(true);
     const at::AutoDispatchBelowADInplaceOrView below;
@@ -228,43 +234,33 @@ struct Recorded : torch::autograd::Function<Recorded<Op>> {
     return results;
   }
 
-  // The inputs of the node are those that are defined.
-  static Wanted wanted(const Context& context, const AttentionTensors& x,
-                       const AttentionTensors& t) {
-    size_t position = 0;
-    Wanted wanted{false, false};
-    x.each([&](const Tensor& tensor) {
-      wanted.primals |= tensor.defined() && context.needs_input_grad(position++);
-    });
-    t.each([&](const Tensor& tensor) {
-      wanted.tangents |= tensor.defined() && context.needs_input_grad(position++);
-    });
-    return wanted;
-  }
-
   static List backward(Context* context, const List& grads) {
     constexpr size_t count = AttentionTensors::kCount;
     const List saved = context->get_saved_variables();
     const auto x = AttentionTensors::of({saved.begin(), saved.begin() + count});
     const auto t = AttentionTensors::of({saved.begin() + count, saved.begin() + 2 * count});
+    const List results{saved.begin() + 2 * count, saved.end()};
     const Scoring scoring{context->saved_data["diagonal"].toOptional<int64_t>(),
                           context->saved_data["scale"].toDouble()};
-    const List results{saved.begin() + 2 * count, saved.end()};
-    const auto gradients =
-        differentiate(Op{}, x, t, scoring, results, grads, wanted(*context, x, t));
-    List all = gradients.primals.all();
-    const List others = gradients.tangents.all();
-    all.insert(all.end(), others.begin(), others.end());
-    List result;
-    for (size_t i = 0; i < all.size(); ++i) {
-      if (saved[i].defined()) {
+    const List variables = variables_of(x, t);
+    Wanted wanted{false, false};
+    size_t position = 0;
+    for (size_t i = 0; i < variables.size(); ++i) {
+      const bool is_wanted = variables[i].defined() && context->needs_input_grad(position++);
+      (i < kPrimalVariables ? wanted.primals : wanted.tangents) |= is_wanted;
+    }
+    const auto gradients = differentiate(Op{}, x, t, scoring, results, grads, wanted);
+    const List each = variables_of(gradients.primals, gradients.tangents);
+    List of_variables;
+    for (size_t i = 0; i < variables.size(); ++i) {
+      if (variables[i].defined()) {
         // One primal may have served several tangents.
-        result.push_back(all[i].defined() ? all[i].sum_to_size_symint(saved[i].sym_sizes())
-                                          : Tensor());
+        of_variables.push_back(
+            each[i].defined() ? each[i].sum_to_size_symint(variables[i].sym_sizes()) : Tensor());
       }
     }
-    result.resize(result.size() + 3);  // of the arguments that are not variables
-    return result;
+    of_variables.resize(of_variables.size() + 3);  // of the other arguments of forward
+    return of_variables;
   }
 };
 
@@ -281,15 +277,9 @@ std::vector<Tensor> record(const Optionals& primals, const Optionals& tangents,
   const Scoring scoring{diagonal, scale};
   if constexpr (!std::is_same_v<Op, VjpJvp>) {
     if (!is_recorded(x.mask, t.mask)) {
-      std::vector<Tensor> defined;
-      const auto keep_defined = [&](const Tensor& tensor) {
-        if (tensor.defined()) {
-          defined.push_back(tensor);
-        }
-      };
-      x.each(keep_defined);
-      t.each(keep_defined);
-      return Recorded<Op>::apply(at::TensorList(defined), x, t, scoring);
+      auto variables = variables_of(x, t);
+      std::erase_if(variables, [](const Tensor& tensor) { return !tensor.defined(); });
+      return Recorded<Op>::apply(at::TensorList(variables), x, t, scoring);
     }
   }
   return recorded<Op>(x, t, scoring);
@@ -429,11 +419,17 @@ bool is_special(const Tensor& tensor) {
          (as_wrapper(tensor) != nullptr || is_recorded(tensor) || is_torch_func(tensor));
 }
 
+// A graph that is traced has one node then, and not some for every block.
+bool has_blocks(const AttentionTensors& x) {
+  constexpr int64_t kScoresOfOne = 1 << 16;
+  return size_of(x.query, -2) * size_of(x.key, -2) > kScoresOfOne;
+}
+
 template <class Op>
 std::vector<Tensor> choose(const AttentionTensors& x, const AttentionTensors& t,
                            const Scoring& scoring) {
-  return x.any(is_special) || t.any(is_special) ? call<Op>(x, t, scoring)
-                                                : Op::formula(x, t, scoring);
+  return has_blocks(x) || x.any(is_special) || t.any(is_special) ? call<Op>(x, t, scoring)
+                                                                 : Op::formula(x, t, scoring);
 }
 
 }  // namespace
