@@ -156,7 +156,8 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   const LevelPtr stratum = innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs)));
   TORCH_CHECK_NOT_IMPLEMENTED(
       level.stratum == nullptr || stratum == level.stratum || !stratum->is_identity,
-      "functx.grad: the function that functx.vjp returned inside of a transform of torch.func can't "
+      "functx.grad: the function that functx.vjp returned inside of a transform of torch.func "
+      "can't "
       "be differentiated in reverse there. Use functx for the transform around it as well (see "
       "functx.dropin).");
   torch::autograd::edge_list roots;
