@@ -41,19 +41,7 @@ def test_examples_that_differ(index):
     assert_close(vmap(vmap(f))(x.reshape(2, 3, 4))[index].flatten(0, 1), expected)
 
 
-@pytest.mark.parametrize(
-    "transform",
-    [
-        pytest.param(
-            grad,
-            marks=pytest.mark.xfail(
-                reason="without a vmap: as test_outside_of_vmap_with_gradients", strict=True
-            ),
-        ),
-        jacfwd,
-        hessian,
-    ],
-)
+@pytest.mark.parametrize("transform", [grad, jacfwd, hessian])
 def test_derivatives(transform):
     reference = torch.autograd.functional.jacobian
     if transform is hessian:
@@ -92,11 +80,6 @@ def test_outside_of_vmap():
         cond(torch.tensor(True), 1, torch.cos, (x,))
 
 
-@pytest.mark.xfail(
-    reason="torch.cond on what grad tracks: PyTorch compiles the branches, and its fake copy of "
-    "the input fails since functx hides its transforms from the compiler",
-    strict=True,
-)
 def test_outside_of_vmap_with_gradients():
     slope = grad(lambda x: cond(x.sum() > x.sum() + 1, torch.sin, torch.cos, (x,)).sum())
     assert_close(slope(x[0]), -x[0].sin())

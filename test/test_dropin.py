@@ -300,11 +300,6 @@ def test_vectorised_autograd():
     assert_close(rows, x.cos().diag())
 
 
-@pytest.mark.xfail(
-    reason="torch.compile with fullgraph=True: Dynamo is told not to enter functx's transforms, "
-    "which comes before the drop-in names the originals to it",
-    strict=True,
-)
 @pytest.mark.usefixtures("installed")
 def test_compiled_code_keeps_the_transforms_that_the_compiler_knows():
     from torch.func import grad, jvp, vmap
@@ -325,6 +320,18 @@ def test_compiled_code_keeps_the_transforms_that_the_compiler_knows():
         with torch.compiler.set_stance("fail_on_recompile"):
             assert_close(compiled(x), expected)
         assert_close(program(x), expected)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", ["vmap", "grad", "jacrev", "jacfwd", "hessian"])
+def test_a_transform_made_outside_of_compiled_code(name):
+    transformed = getattr(torch.func, name)(lambda x: x.sin().sum())
+    x = randn(3)
+    expected = transformed(x)
+    for program in (transformed, lambda x: transformed(x) * 1):
+        compiled = torch.compile(program, fullgraph=True, backend="eager")
+        assert_close(compiled(x), expected)
+    assert_close(functx.vmap(transformed)(x[None])[0], expected)
 
 
 @pytest.mark.slow

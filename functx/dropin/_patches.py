@@ -222,6 +222,7 @@ def _routed(ours: Function, theirs: Function) -> Function:
     call = _hooked_vmap.vmap if ours is functx.vmap else ours
     name = ours.__name__
     is_deprecated = theirs is getattr(deprecated, name, None)
+    known_to_compiler = _known_to_compiler(name)
 
     @functools.wraps(ours)
     def routed(*args: Any, **kwargs: Any) -> Any:
@@ -229,9 +230,45 @@ def _routed(ours: Function, theirs: Function) -> Function:
             return theirs(*args, **kwargs)
         if is_deprecated:
             deprecated.warn_deprecated(name, SUCCESSORS.get(name))
-        return call(*args, **kwargs)
+        result = call(*args, **kwargs)
+        if known_to_compiler is not None and callable(result):
+            _compile_as(result, known_to_compiler(*args, **kwargs))
+        return result
 
+    # Dynamo may enter this one, and finds there the original, which it knows how to trace.
+    vars(routed).pop("_torchdynamo_disable", None)
     return routed
+
+
+# Transforms that return a function.
+_OF_FUNCTIONS = {
+    "vmap": "apis",
+    "chunk_vmap": "apis",
+    "grad": "apis",
+    "grad_and_value": "apis",
+    "jacrev": "eager_transforms",
+    "jacfwd": "eager_transforms",
+    "hessian": "eager_transforms",
+    "functionalize": "eager_transforms",
+}
+
+
+def _known_to_compiler(name: str) -> Function | None:
+    """PyTorch's transform of this name that returns a function, where that is what it does."""
+    module = _OF_FUNCTIONS.get(name)
+    if module is None:
+        return None
+    original: Function = getattr(importlib.import_module(f"torch._functorch.{module}"), name)
+    return original
+
+
+def _compile_as(transformed: Any, original: Function) -> None:
+    """Makes Dynamo trace `original` wherever it finds `transformed`, made outside of its graph."""
+    vars(transformed).pop("_torchdynamo_disable", None)
+    # Called in code that is compiled, and given to `torch.compile` itself.
+    transformed._torchdynamo_inline = original
+    transformed._torchdynamo_orig_callable = original
+    transformed._torchdynamo_wrapper_id = id(transformed)
 
 
 class _View:

@@ -24,7 +24,7 @@ def cond(
 ) -> Any:
     """Calls one of two functions; inside of `vmap`, each example has the result of its own choice.
 
-    Outside of `vmap` and `jvp` this is `torch.cond`. Inside, a `pred` that is the same for all
+    Outside of transforms this is `torch.cond`. Inside, a `pred` that is the same for all
     examples chooses the function to call, and only that one is called. If it differs between
     examples, both are called, and `torch.where` chooses for each. As always with `torch.where`,
     the gradient of the result that was not chosen is multiplied by zero, so it should be finite.
@@ -52,7 +52,7 @@ def cond(
         tensor([[ 1.,  0.],
                 [-1., -2.]])
     """
-    if not any(level.kind != "grad" for level in _C.active_levels()):
+    if _C.level_depth() == 0:
         return _torch_cond(pred, true_fn, false_fn, operands)
     if isinstance(pred, Tensor):
         if pred.numel() != 1:
