@@ -40,6 +40,7 @@ from . import (
     _C,
     _autograd_function,
     _autograd_inside,
+    _control_flow,
     _indexing,
     _inspection,
     _opaque,
@@ -89,6 +90,7 @@ __version__ = "0.1.0"
 
 _C.watch_births(Tensor, Parameter)
 _indexing.install()
+_control_flow.install()
 _inspection.install()
 _opaque.install()
 _saved_tensors.install()

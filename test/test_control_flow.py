@@ -80,6 +80,18 @@ def test_outside_of_vmap():
         cond(torch.tensor(True), 1, torch.cos, (x,))
 
 
+@pytest.mark.parametrize("cond", [cond, torch.cond])
+def test_inside_of_transforms(cond):
+    f = lambda x: cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+    expected = rows(lambda x: x.cos() if x.sum() > 0 else -x.sin(), x)
+    assert_close(vmap(f)(x), rows(lambda x: x.sin() if x.sum() > 0 else x.cos(), x))
+    assert_close(vmap(grad(lambda x: f(x).sum()))(x), expected)
+    assert_close(rows(grad(lambda x: f(x).sum()), x), expected)
+    assert_close(rows(lambda x: jvp(f, (x,), (torch.ones_like(x),))[1], x), expected)
+    compiled = torch.compile(f, backend="eager", fullgraph=True)
+    assert_close(compiled(x[0]), f(x[0]))
+
+
 def test_outside_of_vmap_with_gradients():
     slope = grad(lambda x: cond(x.sum() > x.sum() + 1, torch.sin, torch.cos, (x,)).sum())
     assert_close(slope(x[0]), -x[0].sin())

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from functorch.experimental.control_flow import cond as _torch_cond
 from functorch.experimental.control_flow import map
 from torch import Tensor
 
 from .. import _C
+from .._control_flow import torch_cond
 from ..pytree import describe, flatten, unflatten
 
 __all__ = ["cond", "map"]
@@ -52,8 +52,8 @@ def cond(
         tensor([[ 1.,  0.],
                 [-1., -2.]])
     """
-    if _C.level_depth() == 0:
-        return _torch_cond(pred, true_fn, false_fn, operands)
+    if torch.compiler.is_dynamo_compiling() or _C.level_depth() == 0:
+        return torch_cond(pred, true_fn, false_fn, operands)
     if isinstance(pred, Tensor):
         if pred.numel() != 1:
             raise RuntimeError(
