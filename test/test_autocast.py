@@ -71,25 +71,31 @@ def with_an_island(x):
 
 FUNCTIONS |= {"in-a-region": in_a_region, "with-an-island": with_an_island}
 each = pytest.mark.parametrize("name", FUNCTIONS)
-# Attention, put together of other operators here, is rounded at other places: one unit of bfloat16
-# off or not, as the numbers have it.
-ROUNDED = pytest.param(
-    "attention", marks=pytest.mark.xfail(reason="off by one unit of bfloat16", strict=False)
-)
-each_but_rounded = pytest.mark.parametrize(
-    "name", [ROUNDED if name == "attention" else name for name in FUNCTIONS]
-)
 X, Y = torch.randn(5, 4), torch.randn(5, 4)
 
 
-def check(actual, expected):
-    """The dtypes exactly; values up to a few steps of rounding, which the order of sums moves."""
+def check(actual, expected, exact=None):
+    """The dtypes exactly; values up to a few steps of rounding, which the order of sums moves.
+
+    Where that takes more steps, as in attention, which is put together of other operators here, it
+    does as well to be no further from what is `exact` than twice as far as PyTorch.
+    """
+    if exact is not None:
+        assert actual.dtype == expected.dtype
+        if (actual - exact).abs().max() <= 2 * (expected - exact).abs().max():
+            return
     assert_close(actual, expected, rtol=0.03, atol=0.03)
 
 
 def run(name, program, *args):
     with autocast(name != "in-a-region"):
         return program(FUNCTIONS[name], *args)
+
+
+def exactly(name, program):
+    with autocast(enabled=False):
+        plain = {"in-a-region": lambda x: (functional.linear(x, WEIGHT, BIAS).tanh() * x).sum()}
+        return program(plain.get(name, FUNCTIONS[name]))
 
 
 def gradient(f, x):
@@ -115,27 +121,33 @@ def test_grad(name):
     assert_close(actual, run(name, gradient, X[0]), rtol=0, atol=0)
 
 
-@each_but_rounded
+@each
 def test_vmap_of_grad(name):
     actual = run(name, lambda f: functx.vmap(functx.grad(f))(X))
-    check(actual, run(name, lambda f: torch.stack([gradient(f, x) for x in X])))
+    program = lambda f: torch.stack([gradient(f, x) for x in X])
+    check(actual, run(name, program), exactly(name, program))
 
 
-@each_but_rounded
+@each
 def test_grad_of_vmap(name):
     actual = run(name, lambda f: functx.grad(lambda xs: functx.vmap(f)(xs).float().sum())(X))
-    check(actual, run(name, lambda f: torch.stack([gradient(f, x) for x in X])))
+    program = lambda f: torch.stack([gradient(f, x) for x in X])
+    check(actual, run(name, program), exactly(name, program))
 
 
-@each_but_rounded
+@each
 def test_jvp(name):
     """The tangent has the dtype of its primal, and the value of the gradient times the input."""
-    actual = run(name, lambda f: functx.jvp(f, (X[0],), (Y[0],)))
+    results = [run(name, lambda f, y=y: functx.jvp(f, (X[0],), (y,))) for y in Y]
     value = run(name, lambda f: f(X[0]))
-    assert_close(actual[0], value, rtol=0, atol=0)
-    assert actual[1].dtype == value.dtype
-    expected = (run(name, gradient, X[0]) * Y[0]).sum()
-    assert_close(actual[1].float(), expected, rtol=0.05, atol=0.05)
+    for output, tangent in results:
+        assert_close(output, value, rtol=0, atol=0)
+        assert tangent.dtype == value.dtype
+    actual = torch.stack([tangent for _, tangent in results]).float()
+    program = lambda f: (Y * gradient(f, X[0])).sum(1)
+    expected, exact = run(name, program), exactly(name, program)
+    if (actual - exact).abs().max() > 2 * (expected - exact).abs().max():
+        assert_close(actual, expected, rtol=0.05, atol=0.05)
 
 
 @each
@@ -153,10 +165,7 @@ def test_vmap_of_jvp(name):
 @each
 def test_hessians(name):
     """Near those in full precision, and not exactly there if anything was rounded."""
-    f = FUNCTIONS[name]
-    with autocast(enabled=False):
-        plain = {"in-a-region": lambda x: (functional.linear(x, WEIGHT, BIAS).tanh() * x).sum()}
-        expected = torch.autograd.functional.hessian(plain.get(name, f), X[0])
+    expected = exactly(name, lambda f: torch.autograd.functional.hessian(f, X[0]))
     actual = run(name, lambda f: functx.hessian(f)(X[0]))
     assert actual.dtype == torch.float32
     scale = expected.abs().max().clamp(min=1)
