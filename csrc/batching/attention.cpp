@@ -219,6 +219,10 @@ bool same_places(const LevelPtr& level, double dropout_p, const Tensor& logsumex
   return dropout_p <= 0 || is_batched_at(level, logsumexp);
 }
 
+bool has_own_seeds(const LevelPtr& level, const Tensor& seed, const Tensor& offset) {
+  return is_batched_at(level, seed) || is_batched_at(level, offset);
+}
+
 FlashResults flash(const LevelPtr& level, const Tensor& query, const Tensor& key,
                    const Tensor& value, double dropout_p, bool is_causal, bool debug,
                    std::optional<double> scale) {
@@ -239,7 +243,7 @@ std::tuple<Tensor, Tensor, Tensor> flash_backward(
     const Tensor& seed, const Tensor& offset, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_backward;
   const AttentionCall call(level, grad, query, key, value, output, logsumexp);
-  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+  if (has_own_seeds(level, seed, offset) ||
       (call.is_batched() &&
        (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, {})))) {
     return by_loop<Op>(grad, query, key, value, output, logsumexp, cum_seq_q, cum_seq_k, max_q,
@@ -290,6 +294,11 @@ BiasGradients differentiable_backward_with_bias(const AttentionTensors& x, bool 
       std::make_tuple(wants_bias ? differentiable_mask_backward(x, scoring) : Tensor()));
 }
 
+// Whether the N of `query` shares a bias, whose gradient would be summed over examples as well.
+bool is_narrow(const Tensor& bias, const Tensor& query) {
+  return bias.defined() && (bias.dim() != 4 || bias.size(0) != query.size(0));
+}
+
 // A bias [N, heads, queries, keys] whose gradient is wanted has to have an N of its own per
 // example.
 std::optional<Tensor> fold_bias(const AttentionCall& call, const Tensor& bias, const Tensor& query,
@@ -308,11 +317,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
     bool is_causal, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_efficient_attention_backward;
   const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
-  const bool is_narrow_bias =
-      bias.defined() && mask[3] && (bias.dim() != 4 || bias.size(0) != query.size(0));
-  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
-      (call.is_batched() && (is_narrow_bias || !same_places(level, dropout_p, logsumexp) ||
-                             !fits(query, key, value, bias)))) {
+  if (has_own_seeds(level, seed, offset) ||
+      (call.is_batched() &&
+       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias) ||
+        (mask[3] && is_narrow(bias, query))))) {
     return by_loop<Op>(grad, query, key, value, bias, output, logsumexp, seed, offset, dropout_p,
                        mask, is_causal, scale);
   }
@@ -350,7 +358,7 @@ std::tuple<Tensor, Tensor, Tensor> cudnn_backward(
     std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_cudnn_attention_backward;
   const AttentionCall call(level, grad, query, key, value, output, logsumexp, bias);
-  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
+  if (has_own_seeds(level, seed, offset) ||
       (call.is_batched() &&
        (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias)))) {
     return by_loop<Op>(grad, query, key, value, output, logsumexp, seed, offset, bias, cum_seq_q,
@@ -388,11 +396,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
     std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_fused_attention_overrideable_backward;
   const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
-  const bool is_narrow_bias =
-      bias.defined() && mask[3] && (bias.dim() != 4 || bias.size(0) != query.size(0));
-  if (is_batched_at(level, seed) || is_batched_at(level, offset) ||
-      (call.is_batched() && (is_narrow_bias || !same_places(level, dropout_p, logsumexp) ||
-                             !fits(query, key, value, bias)))) {
+  if (has_own_seeds(level, seed, offset) ||
+      (call.is_batched() &&
+       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias) ||
+        (mask[3] && is_narrow(bias, query))))) {
     return by_loop<Op>(grad, query, key, value, bias, mask, output, logsumexp, cum_seq_q, cum_seq_k,
                        max_q, max_k, dropout_p, is_causal, seed, offset, scale);
   }
