@@ -193,6 +193,14 @@ def test_running_nothing(arguments):
     assert "usage" in result.stderr
 
 
+def test_a_script_knows_its_file_as_from_python(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(__file__, sys.argv[1:])")
+    expected = python("script.py", "a", cwd=tmp_path).stdout
+    assert str(script) in expected
+    assert python("-m", "functx.dropin", "script.py", "a", cwd=tmp_path).stdout == expected
+
+
 def test_the_exit_status_of_a_script(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys\nsys.exit(3)")

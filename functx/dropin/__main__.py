@@ -22,7 +22,7 @@ def main() -> None:
         install()
         sys.argv = arguments
         sys.path[0] = str(Path(arguments[0]).resolve().parent)
-        runpy.run_path(arguments[0], run_name="__main__")
+        runpy.run_path(str(Path(arguments[0]).absolute()), run_name="__main__")
     else:
         sys.exit(_USAGE)
 
