@@ -1,10 +1,11 @@
 """The page on forward mode and second derivatives."""
 
+import collections
 import functools
 
 import torch
 from _coverage import Sweep, reasons, table, totals
-from _derivative_exceptions import BY_DEFINITION, REFUSED, REFUSED_IN, WRONG_IN_PYTORCH
+from _derivative_exceptions import BY_DEFINITION, WRONG_ONCE, WRONG_TWICE, reason_to_refuse
 from _op_sweep_derivatives import sweep
 
 RESULTS = {
@@ -38,10 +39,11 @@ def refused(results):
     """Entries that raise: where, and why."""
     rows = []
     for name, result in results.items():
-        kinds = [k for k in KINDS if result[k, "functx"].tier == "error"]
-        for kind in kinds[:1]:
-            reason = REFUSED_IN.get(kind, {}).get(name) or REFUSED[name]
-            rows.append([f"`{name}`", ", ".join(kinds), reason.why])
+        kinds = collections.defaultdict(list)
+        for kind in KINDS:
+            if result[kind, "functx"].errors:
+                kinds[reason_to_refuse(kind, name).why].append(kind)
+        rows += [[f"`{name}`", ", ".join(where), why] for why, where in kinds.items()]
     return rows
 
 
@@ -101,10 +103,14 @@ The derivative of these is PyTorch's by definition, in both modes, and not that 
 
 {reasons(BY_DEFINITION)}
 
-`functx.vjp` is PyTorch's autograd, whose gradient of these is wrong for some arguments; their `jvp`
-is right:
+`functx.vjp` is PyTorch's autograd. Its gradient of these is not the derivative for some arguments;
+their `jvp` is right:
 
-{reasons(WRONG_IN_PYTORCH)}
+{reasons(WRONG_ONCE)}
+
+Its gradient of the gradient of these is not that, for some arguments; `jvp` of `vjp` is right:
+
+{reasons(WRONG_TWICE)}
 
 ## Every entry
 

@@ -132,21 +132,31 @@ def unwrap(x: Tensor) -> tuple[Tensor, Tensor | None, bool]:
 
 @final
 class RuleHandle:
-    """A batching rule that has been added."""
+    """A rule that has been added."""
 
     def remove(self) -> None:
         """Takes the rule back; what else is done for the operator stays."""
 
-def add_rule(name: str, overload: str, rule: Callable[..., Sequence[Any]]) -> RuleHandle:
+def add_batching_rule(name: str, overload: str, rule: Callable[..., Sequence[Any]]) -> RuleHandle:
     """Batches an operator by `rule`, before all others.
 
     It is called as `rule(level, returns, in_dims, args, kwargs)` on the values at `level` and
     gives as many results as the operator `returns`, its tensors from `wrap_result`."""
 
+def add_jvp_rule(
+    name: str, overload: str, rule: Callable[..., Sequence[tuple[Any, Any]]]
+) -> RuleHandle:
+    """Differentiates an operator by `rule` under jvp, before all others.
+
+    It is called as `rule(returns, primals, tangents, kwargs)` and gives as many pairs of a result
+    and its tangent as the operator `returns`. None is a tangent of zero."""
+
 def ask_for_library_rules(
     find: Callable[[str], Callable[..., Sequence[Any]] | None],
 ) -> None:
-    """`find` is asked for the rule, as in `add_rule`, of an operator for which PyTorch has one."""
+    """`find` is asked for the rule of an operator for which PyTorch has one.
+
+    It is called as those of `add_batching_rule` are."""
 
 def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
     """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""

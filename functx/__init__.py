@@ -7,7 +7,7 @@ The names and the meaning are those of `torch.func`:
 - `linearize` keeps the derivative at a point as a linear map;
 - `jacrev`, `jacfwd` and `hessian` put them together.
 
-`register_batching_rule` tells `vmap` about an operator.
+`register_batching_rule` tells `vmap` about an operator, `register_jvp_rule` tells `jvp`.
 
 All of them nest and compose. `functional_call`, `make_functional`, `make_fx` and their like are
 PyTorch's own: they hold no transform, and work with these. The names of `functorch.experimental`,
@@ -56,6 +56,7 @@ from .hessian import hessian
 from .jacfwd import jacfwd
 from .jacrev import jacrev
 from .jvp import jvp
+from .jvp_rules import JvpRule, register_jvp_rule
 from .linearize import linearize
 from .vjp import vjp
 from .vmap import vmap
@@ -64,6 +65,7 @@ __all__ = [
     "BatchingRule",
     "FunctionalModule",
     "FunctionalModuleWithBuffers",
+    "JvpRule",
     "combine_state_for_ensemble",
     "debug_unwrap",
     "functional_call",
@@ -80,6 +82,7 @@ __all__ = [
     "make_fx",
     "rearrange",
     "register_batching_rule",
+    "register_jvp_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",
     "vjp",

@@ -21,11 +21,6 @@ _COMPILED_ATTRIBUTES = frozenset(
 )
 
 
-# How to pass what is not to be differentiated, by the interface of the transform.
-NOT_IN_ARGNUMS = "leave its argument out of argnums"
-BIND = "bind what is not differentiated with functools.partial"
-
-
 def check_function(transform: str, func: Any) -> None:
     """Raises TypeError unless `func` can be called."""
     if not callable(func):
@@ -40,7 +35,7 @@ def check_count(transform: str, count: Any, of: str) -> None:
     if count is not None and not hasattr(count, "__index__"):
         raise TypeError(
             f"{transform}: chunk_size should be None or an int greater than 0, got {count!r}. It "
-            f"is the number of {of} to compute at a time."
+            f"is the number of {of} to compute at a time, None for all."
         )
 
 
@@ -142,14 +137,14 @@ def substitute(args: tuple[Any, ...], argnums: ArgNums, values: Any) -> tuple[An
 
 
 def differentiable_leaves(
-    transform: str, tree: Any, otherwise: str
+    transform: str, tree: Any, argnums: ArgNums | None = None
 ) -> tuple[list[Tensor], TreeSpec]:
     """Flattens inputs that a derivative is taken with respect to.
 
     Args:
         transform: Its name, for messages.
         tree: The inputs.
-        otherwise: How to pass something that is not to be differentiated, for messages.
+        argnums: Their positions; None: `tree` is the tuple of all arguments.
 
     Raises:
         ValueError: a leaf is not a tensor.
@@ -160,16 +155,42 @@ def differentiable_leaves(
         if not isinstance(leaf, Tensor):
             raise ValueError(
                 f"{transform}: Thing passed to transform API must be Tensor, got {type(leaf)} "
-                f"among the inputs to differentiate{place(tree, index)}. Pass "
-                f"torch.tensor(value), or {otherwise}."
+                f"for {argument(tree, index, argnums)}. Pass torch.tensor(value), or "
+                f"{undifferentiated(argnums)}."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             raise RuntimeError(
-                f"{transform}: only Tensors of floating point dtype can require gradients, got an "
-                f"input of {leaf.dtype}{place(tree, index)}. Convert it first, for example with "
-                f"x.float(), or {otherwise}."
+                f"{transform}: only Tensors of floating point dtype can require gradients, got "
+                f"{leaf.dtype} for {argument(tree, index, argnums)}. Convert it first, for example "
+                f"with x.float(), or {undifferentiated(argnums)}."
             )
     return leaves, spec
+
+
+def argument(tree: Any, index: int, argnums: ArgNums | None = None) -> str:
+    """Names leaf number `index` of differentiated inputs, for error messages.
+
+    >>> argument(({"a": 1}, {"b": (2, 3)}), 2)
+    "argument 1 at ['b'][1]"
+    >>> argument({"b": (2, 3)}, 1, argnums=4)
+    "argument 4 at ['b'][1]"
+    """
+    if isinstance(argnums, int):
+        return f"argument {argnums}{place(tree, index)}"
+    for position, each in enumerate(tree):
+        count = len(flatten(each)[0])
+        if index < count:
+            number = position if argnums is None else argnums[position]
+            return f"argument {number}{place(each, index)}"
+        index -= count
+    raise IndexError(index)
+
+
+def undifferentiated(argnums: ArgNums | None) -> str:
+    """How to pass what is not to be differentiated, for error messages."""
+    if argnums is None:
+        return "bind what is not differentiated with functools.partial"
+    return "leave its argument out of argnums"
 
 
 def place(tree: Any, index: int) -> str:
@@ -187,7 +208,7 @@ def reject_complex(transform: str, leaves: list[Tensor], role: str) -> None:
     for index, leaf in enumerate(leaves):
         if leaf.is_complex():
             raise RuntimeError(
-                f"{transform}: Expected all {role} to be real but received complex tensor at "
-                f"flattened input idx: {index}. Use torch.view_as_real and torch.view_as_complex "
+                f"{transform}: Expected all {role}s to be real but received complex tensor at "
+                f"flattened {role} idx: {index}. Use torch.view_as_real and torch.view_as_complex "
                 f"to take the Jacobian of the real and imaginary parts, or use vjp or jvp."
             )

@@ -34,7 +34,7 @@ from ._custom_function import (
 from ._function_beside_torch_func import call_in_torch_func, take_part_in_torch_func
 from ._once_differentiable import collect_tracked, make_final
 from .batching_rules import VmapInfo, check_out_dim, split_result
-from .pytree import TreeSpec, broadcast_prefix, flatten, unflatten
+from .pytree import TreeSpec, broadcast_prefix, describe, flatten, unflatten
 
 # Bits of `_C.transforms_of`.
 _BATCHED = 2
@@ -69,8 +69,8 @@ def _apply(
         return run(*inputs)
     if has_rule and function.generate_vmap_rule:
         raise RuntimeError(
-            f"functx.vmap: {function.__name__} has a vmap staticmethod and generate_vmap_rule=True,"
-            f" so it is not clear which rule is meant. Keep one of them."
+            f"functx.vmap: {function.__name__} has both generate_vmap_rule=True and an overridden "
+            f"vmap staticmethod, so it is not clear which rule is meant. Keep one of them."
         )
     operation = CustomOperation(function)
     args = _positional(operation, args, kwargs)
@@ -329,9 +329,9 @@ def _use_vmap_rule(
     dims = broadcast_prefix(out_dims, output_spec)
     if dims is None:
         raise RuntimeError(
-            f"functx.vmap: the vmap staticmethod of {operation.name} returned "
-            f"out_dims={out_dims!r}, which does not have the structure of the output. Give an int "
-            f"or None for each tensor, or one for all."
+            f"functx.vmap: the vmap staticmethod of {operation.name} returned an incompatible "
+            f"(output, out_dims) tuple: out_dims={out_dims!r} does not fit the structure of the "
+            f"output, {describe(output_spec)}. Give an int or None for each tensor, or one for all."
         )
     known = {id(value): leaf for value, leaf in zip(values, leaves, strict=True)}
     wrapped = []

@@ -12,13 +12,13 @@ from . import _C
 from ._arguments import check_count
 
 
-def check_chunk_size(transform: str, chunk_size: Any) -> None:
+def check_chunk_size(transform: str, chunk_size: Any, of: str) -> None:
     """Raises TypeError unless `chunk_size` is an int or None, ValueError unless it is positive."""
-    check_count(transform, chunk_size, "rows or columns of the Jacobian")
+    check_count(transform, chunk_size, f"{of} of the Jacobian")
     if chunk_size is not None and chunk_size <= 0:
         raise ValueError(
             f"{transform}: `chunk_size` should be greater than 0. (got {chunk_size}) It is the "
-            f"number of rows or columns of the Jacobian to compute at a time; None is for all."
+            f"number of {of} of the Jacobian to compute at a time, None for all."
         )
 
 

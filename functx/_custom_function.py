@@ -197,15 +197,21 @@ class CustomOperation:
         results = list(returned) if isinstance(returned, tuple) else [returned]
         if len(results) != len(self._outputs):
             raise RuntimeError(
-                f"{self.name}.jvp has to return one tangent for each output of forward, "
-                f"{len(self._outputs)}, and returned {len(results)}. Return None for an output "
-                f"without one."
+                f"functx.jvp: {self.name}.jvp has to return one tangent for each output of forward "
+                f"(expected {len(self._outputs)} but got {len(results)}). Return None for an "
+                f"output without one."
             )
         for result, output in zip(results, self._outputs, strict=True):
+            if result is not None and not isinstance(result, Tensor):
+                raise RuntimeError(
+                    f"functx.jvp: {self.name}.jvp has to return a Tensor or None for each output "
+                    f"of forward, and returned {type(result)}."
+                )
             if result is not None and output is not None and result.shape != output.shape:
                 raise RuntimeError(
-                    f"{self.name}.jvp returned a tangent of shape {tuple(result.shape)} for an "
-                    f"output of shape {tuple(output.shape)}. They have to be equal."
+                    f"functx.jvp: {self.name}.jvp returned a tangent of shape "
+                    f"{tuple(result.shape)} for an output of shape {tuple(output.shape)}. They "
+                    f"have to be equal."
                 )
         return [t if d else None for t, d in zip(results, self._differentiable, strict=True)]
 
@@ -214,10 +220,12 @@ class CustomOperation:
     ) -> list[Tensor | None]:
         """Jacobian times tangents by transposing `backward`, which is linear in its gradients."""
         if not self.has_backward or self.is_once_differentiable:
-            lack = "backward is once_differentiable" if self.has_backward else "no backward either"
-            raise RuntimeError(
-                f"functx.jvp: {self.name} has no jvp staticmethod, and {lack}, from which one "
-                f"could be derived. Define jvp(ctx, *tangents)."
+            reason = (
+                "backward is once_differentiable" if self.has_backward else "there is no backward"
+            )
+            raise NotImplementedError(
+                f"functx.jvp: {self.name} has no jvp staticmethod, and none can be derived, since "
+                f"{reason}. Define jvp(ctx, *tangents) to use it with forward mode AD."
             )
         level = _C.push_grad()
         try:

@@ -64,6 +64,7 @@ def match_inputs(func: Callable[..., Any], in_dims: InDims, args: tuple[Any, ...
 
     Raises:
         ValueError: there is nothing to map over, or `in_dims` doesn't fit the arguments.
+        RuntimeError: a nested tensor is mapped over another dimension than its first.
     """
     # Tensors, mapped over a dim counted from the front, or anything at all with None: no pytrees.
     if not isinstance(in_dims, tuple):
@@ -77,6 +78,8 @@ def match_inputs(func: Callable[..., Any], in_dims: InDims, args: tuple[Any, ...
         if dim is None:
             continue
         if not (isinstance(arg, Tensor) and type(dim) is int and 0 <= dim < arg.dim()):
+            return _match_trees(func, in_dims, args)
+        if dim > 0 and arg.is_nested:
             return _match_trees(func, in_dims, args)
         size = arg.size(dim)
         if size != batch_size:
@@ -94,7 +97,8 @@ def _match_trees(func: Callable[..., Any], in_dims: InDims, args: tuple[Any, ...
     if not args:
         raise ValueError(
             f"vmap({function_name(func)})(<inputs>): got no inputs. Pass at least one tensor by "
-            f"position: keyword arguments are not mapped over."
+            f"position: keyword arguments are not mapped over, and a function without inputs can't "
+            f"be."
         )
     prefixes = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
     if len(prefixes) != len(args):
@@ -139,8 +143,8 @@ def _check_leaves(call: str, leaves: list[Any], dims: list[Any], name: Callable[
         if not isinstance(leaf, Tensor):
             raise ValueError(
                 f"{call}: Got in_dim={dim} for an input but the input is of type {type(leaf)}. "
-                f"Only tensors can be mapped over; give {name(index)} in_dim None to pass it "
-                f"unchanged."
+                f"There is no vmap over non-Tensor arguments: use None as the in_dim of "
+                f"{name(index)} to pass it unchanged."
             )
         rank = leaf.dim()
         if not -rank <= dim < rank:
@@ -151,11 +155,20 @@ def _check_leaves(call: str, leaves: list[Any], dims: list[Any], name: Callable[
                 f"Give {name(index)} in_dim None if it is the same for every example."
             )
         dims[index] = dim % rank
+        if leaf.is_nested and dims[index] != 0:
+            raise RuntimeError(
+                f"{call}: Nested tensors can only be vmapped over dim=0, but got dim={dim} for "
+                f"{name(index)}."
+            )
         sizes[index] = leaf.size(dims[index])
     if not sizes:
         raise ValueError(
-            f"{call}: Expected at least one Tensor to vmap over, but in_dims is None for every "
-            f"input. Name the mapped dimension of one."
+            f"{call}: Expected at least one Tensor to vmap over, but "
+            + (
+                "in_dims is None for every input. Name the mapped dimension of one."
+                if leaves
+                else "the inputs contain nothing."
+            )
         )
     first: dict[int, int] = {}
     for index, size in sizes.items():
@@ -201,7 +214,8 @@ def unbatch_outputs(
                 name = function_name(func)
                 raise ValueError(
                     f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(leaf)}. "
-                    f"Set out_dims to None for an output that is the same for every example."
+                    f"{'Does it return its result? ' if leaf is None else ''}Set out_dims to None "
+                    f"for an output that is the same for every example."
                 )
         elif isinstance(leaf, Tensor) and _C.is_batched_at(level, leaf):
             name = function_name(func)

@@ -78,7 +78,7 @@ def _describe(tensor: Tensor) -> str:
     return f"DualTensor(level={level.id}{state}, primal=\n{value!r},\ntangent=\n{tangent!r})"
 
 
-def _refusing(name: str, event: str, advice: str) -> Callable[..., Any]:
+def _refusing(name: str, error: type[Exception], event: str, advice: str) -> Callable[..., Any]:
     """The method of PyTorch, with an error that says why a tensor inside a transform has none."""
     method: Callable[..., Any] = getattr(Tensor, name)
 
@@ -89,7 +89,7 @@ def _refusing(name: str, event: str, advice: str) -> Callable[..., Any]:
             where = f"a tensor inside {level.kind}"
             if not level.alive:
                 where = f"a tensor that has escaped {level.kind}"
-            raise RuntimeError(
+            raise error(
                 f"functx.{level.kind}: {event} {where}, which stands for others and has no memory "
                 f"of its own. Return it from the transformed function and {advice}."
             )
@@ -98,16 +98,19 @@ def _refusing(name: str, event: str, advice: str) -> Callable[..., Any]:
     return checked
 
 
-# Methods that ask for memory: what happened, and what to do besides returning the tensor.
+# Methods that ask for memory: PyTorch's type of error, what happened, and what to do besides
+# returning the tensor.
 _REFUSED = {
     **{
         name: (
+            RuntimeError,
             f".{name}() was called on",
             "convert the result, or look at it with functx.debug_unwrap",
         )
         for name in ("numpy", "tolist")
     },
     "__reduce_ex__": (
+        NotImplementedError,
         "pickle or copy.copy was called on",
         "pickle the result; to copy it, call its clone()",
     ),
@@ -163,8 +166,8 @@ def install() -> None:
         "__deepcopy__": __deepcopy__,
         "new_tensor": new_tensor,
     }
-    for name, (event, advice) in _REFUSED.items():
-        methods[name] = _refusing(name, event, advice)
+    for name, (error, event, advice) in _REFUSED.items():
+        methods[name] = _refusing(name, error, event, advice)
     for name, method in methods.items():
         setattr(torch.Tensor, name, method)
     _C.install_data_setter()

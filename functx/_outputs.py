@@ -61,7 +61,8 @@ def check_differentiable(api: str, outputs: list[Tensor]) -> None:
         if not (output.is_floating_point() or output.is_complex()):
             raise RuntimeError(
                 f"{api}: All outputs of f must be floating-point or complex Tensors, got Tensor "
-                f"with dtype {output.dtype}. Return it as aux, with has_aux=True."
+                f"with dtype {output.dtype}. Leave it out of the result, or return it as aux where "
+                f"has_aux is an option."
             )
 
 

@@ -9,17 +9,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, overload
 
-import torch
 from torch import Tensor
-from torch._library.custom_ops import CustomOpDef
-from torch._ops import OpOverload, OpOverloadPacket
 
 from . import _C, _library_rules
+from ._rules import (
+    Operator,
+    RegisteredRule,
+    Rule,
+    check_tensors_are_positional,
+    describe,
+    full_name,
+    resolve,
+)
 
 __all__ = ["BatchingRule", "register_batching_rule"]
 
-Operator = OpOverload | OpOverloadPacket | CustomOpDef | str
-Rule = Callable[..., Any]
+_API = "functx.register_batching_rule"
 
 
 class VmapInfo(NamedTuple):
@@ -29,29 +34,8 @@ class VmapInfo(NamedTuple):
     randomness: str
 
 
-class BatchingRule:
-    """A registered rule: called, it is the function that was registered.
-
-    Attributes:
-        operator: The name of the operator, with its overload.
-        function: The rule.
-    """
-
-    def __init__(self, operator: str, function: Rule, handle: _C.RuleHandle) -> None:
-        self.operator = operator
-        self.function = function
-        self._handle = handle
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the rule; for tests of it."""
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<functx.BatchingRule for {self.operator}: {self.function!r}>"
-
-    def remove(self) -> None:
-        """Undoes the registration: what batched the operator before does so again."""
-        self._handle.remove()
+class BatchingRule(RegisteredRule):
+    """A registered rule for `vmap`."""
 
 
 @overload
@@ -126,52 +110,13 @@ def register_batching_rule(
     """
     if rule is None:
         return partial(register_batching_rule, op)
-    name, overload_name = _resolve(op)
-    full_name = f"{name}.{overload_name}" if overload_name else name
-    handle = _C.add_rule(name, overload_name, partial(_run, rule, full_name))
-    return BatchingRule(full_name, rule, handle)
-
-
-def _resolve(op: Operator) -> tuple[str, str]:
-    """Name and overload of an operator that can have a rule."""
-    if isinstance(op, CustomOpDef):
-        op = op._opoverload
-    if isinstance(op, OpOverload):
-        name, overload_name = op._schema.name, op._schema.overload_name
-    elif isinstance(op, OpOverloadPacket):
-        name, overload_name = op._qualified_op_name, ""
-    elif isinstance(op, str):
-        name, _, overload_name = op.partition(".")
-        overload_name = "" if overload_name == "default" else overload_name
-    else:
-        raise ValueError(
-            f"functx.register_batching_rule: got {op!r}, which is not an operator. Pass one "
-            f'such as torch.ops.aten.sin.default, or its name, "aten::sin".'
-        )
-    _check_may_have_rule(name, overload_name)
-    return name, overload_name
-
-
-def _check_may_have_rule(name: str, overload_name: str) -> None:
-    try:
-        torch._C._dispatch_find_schema_or_throw(name, overload_name)
-    except RuntimeError:
-        raise ValueError(f"functx.register_batching_rule: {_advice(name, overload_name)}") from None
-    for argument in torch._C._get_schema(name, overload_name).arguments:
-        if argument.kwarg_only and "Tensor" in str(argument.type):
-            raise NotImplementedError(
-                f"functx.register_batching_rule: {name}.{overload_name} takes the tensor "
-                f"{argument.name} by keyword only, and in_dims has places for positional "
-                f"arguments. Register the rule for an overload without it."
-            )
-
-
-def _advice(name: str, overload_name: str) -> str:
-    names = [each for each in torch._C._dispatch_get_all_op_names() if each.split(".")[0] == name]
-    if not names:
-        return f"there is no operator {name}. Define it before its rule, and check the spelling."
-    meant = f"{name}.{overload_name}" if overload_name else f"{name} without overload"
-    return f"there is no {meant}. Name one of: {', '.join(sorted(names))}."
+    name, overload_name = resolve(_API, op)
+    check_tensors_are_positional(
+        _API, name, overload_name, "in_dims has places for positional arguments"
+    )
+    operator = full_name(name, overload_name)
+    handle = _C.add_batching_rule(name, overload_name, partial(_run, rule, operator))
+    return BatchingRule(operator, rule, handle)
 
 
 def _run(
@@ -193,7 +138,7 @@ def _run(
     if not (isinstance(outputs, (tuple, list)) and len(outputs) == returns):
         raise RuntimeError(
             f"functx.vmap: {operator} has {returns} outputs, but its batching rule returned "
-            f"{_describe(outputs)} for them. Return a tuple of {returns}."
+            f"{describe(outputs)} for them. Return a tuple of {returns}."
         )
     return _wrap(operator, level, outputs, out_dims)
 
@@ -220,8 +165,8 @@ def split_result(rule: str, returned: Any) -> tuple[Any, Any]:
     if isinstance(returned, tuple) and len(returned) == 2:
         return returned
     raise RuntimeError(
-        f"functx.vmap: the {rule} has to return two things, (output, out_dims), but returned "
-        f"{_describe(returned)}."
+        f"functx.vmap: the {rule} has to have two returns, (output, out_dims), but returned "
+        f"{describe(returned)}."
     )
 
 
@@ -240,12 +185,6 @@ def check_out_dim(operator: str, level: _C.Level, output: Tensor, out_dim: Any) 
             f"with out_dims {out_dim}, but no dimension of the batch size, {level.batch_size}, is "
             f"there. Give None for an output that is the same for all examples."
         )
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
 
 
 def _find_library_rule(operator: str) -> Callable[..., list[Any]] | None:

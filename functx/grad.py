@@ -7,7 +7,6 @@ from typing import Any, ParamSpec, cast
 
 from . import _C
 from ._arguments import (
-    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
     check_function,
@@ -24,6 +23,12 @@ from .pytree import unflatten
 __all__ = ["grad", "grad_and_value"]
 
 P = ParamSpec("P")
+
+# Errors about outputs keep the words of torch.func, in which grad goes by way of grad_and_value.
+_API = {
+    "grad": "grad, by grad_and_value(f)(*args)",
+    "grad_and_value": "grad_and_value(f)(*args)",
+}
 
 
 @opaque
@@ -73,9 +78,7 @@ def grad(func: Callable[P, Any], argnums: ArgNums = 0, has_aux: bool = False) ->
 
     @wraps(func)
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        result, _, aux = _differentiate(
-            "grad, by grad_and_value(f)(*args)", func, argnums, has_aux, args, kwargs, False
-        )
+        result, _, aux = _differentiate("grad", func, argnums, has_aux, args, kwargs)
         return (result, aux) if has_aux else result
 
     return cast("Callable[P, Any]", gradient)
@@ -114,42 +117,38 @@ def grad_and_value(
 
     @wraps(func)
     def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        result, value, aux = _differentiate(
-            "grad_and_value(f)(*args)", func, argnums, has_aux, args, kwargs, True
-        )
+        result, value, aux = _differentiate("grad_and_value", func, argnums, has_aux, args, kwargs)
         return result, ((value, aux) if has_aux else value)
 
     return cast("Callable[P, tuple[Any, Any]]", gradient_and_value)
 
 
 def _differentiate(
-    api: str,
+    transform: str,
     func: Callable[..., Any],
     argnums: ArgNums,
     has_aux: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    with_value: bool,
 ) -> tuple[Any, Any, Any]:
-    """Returns the gradient; the value, or None if it is not wanted; aux, or None if there is none.
-
-    Messages keep the words of torch.func, in which grad goes by way of grad_and_value: `api`.
-    """
-    argnums = resolve_argnums(api, argnums, len(args))
-    primals, spec = differentiable_leaves(api, select(args, argnums), NOT_IN_ARGNUMS)
+    """Returns the gradient; the value, or None if not wanted; aux, or None if there is none."""
+    argnums = resolve_argnums(transform, argnums, len(args))
+    primals, spec = differentiable_leaves(transform, select(args, argnums), argnums)
     level = _C.push_grad(args, kwargs, argnums)
     try:
         inputs = _C.track(primals)
         output = func(*substitute(args, argnums, unflatten(inputs, spec)), **kwargs)
         aux = None
         if has_aux:
-            output, aux_leaves, aux_spec = split_aux(api, output)
-        check_scalar(api, output)
+            output, aux_leaves, aux_spec = split_aux(_API[transform], output)
+        check_scalar(_API[transform], output)
         # aux may share the tape, and something outside may yet differentiate it.
         gradients = _C.pullback(level, (output,), inputs, (None,), has_aux)
         if has_aux:
             aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
-        value = _C.release(level, (output,), inputs)[0] if with_value else None
+        value = None
+        if transform == "grad_and_value":
+            value = _C.release(level, (output,), inputs)[0]
         _C.let_go(level, inputs)
     finally:
         _C.pop(level)

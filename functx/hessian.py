@@ -55,7 +55,7 @@ def hessian(
                 [ 6.,  0.]])
     """
     check_function("hessian", func)
-    check_chunk_size("hessian", chunk_size)
+    check_chunk_size("hessian", chunk_size, "columns")
     check_argnums("hessian", argnums)
     inner = reverse_jacobian("hessian, by jacrev", func, argnums, chunk_size=chunk_size)
     return forward_jacobian("hessian", inner, argnums, chunk_size=chunk_size)

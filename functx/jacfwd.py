@@ -10,7 +10,6 @@ from torch import Tensor
 
 from . import _C
 from ._arguments import (
-    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
     check_function,
@@ -83,7 +82,7 @@ def jacfwd(
     """
     check_function("jacfwd", func)
     check_randomness("jacfwd", randomness)
-    check_chunk_size("jacfwd", chunk_size)
+    check_chunk_size("jacfwd", chunk_size, "columns")
     check_argnums("jacfwd", argnums)
     return forward_jacobian("jacfwd", func, argnums, has_aux, randomness, chunk_size)
 
@@ -101,9 +100,10 @@ def forward_jacobian(
     @wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         positions = resolve_argnums(transform, argnums, len(args))
-        primals, inputs_spec = flatten(select(args, positions))
-        check_primals(_api(transform), primals, NOT_IN_ARGNUMS)
-        reject_complex(transform, primals, "inputs")
+        selected = select(args, positions)
+        primals, inputs_spec = flatten(selected)
+        check_primals(transform, primals, selected, positions)
+        reject_complex(transform, primals, "input")
 
         def call(duals: list[Tensor]) -> Any:
             return func(*substitute(args, positions, unflatten(duals, inputs_spec)), **kwargs)
@@ -131,10 +131,6 @@ def forward_jacobian(
     return jacobian
 
 
-def _api(transform: str) -> str:
-    return f"{transform}, by jvp(f, primals, tangents)"
-
-
 def _columns(
     transform: str,
     call: Callable[[list[Tensor]], Any],
@@ -147,8 +143,9 @@ def _columns(
     level = _C.push_vmap(basis[0].size(0), randomness)
     try:
         tangents = _C.batch(level, basis, [0] * len(basis))
-        result = push_forward(_api(transform), call, primals, tangents, has_aux)
-        reject_complex(transform, result.primals, "outputs")
+        api = f"{transform}, by jvp(f, primals, tangents)"
+        result = push_forward(api, call, primals, tangents, has_aux)
+        reject_complex(transform, result.primals, "output")
         columns = [
             None if tangent is None else _C.unbatch(level, (tangent,), (-1,))[0]
             for tangent in result.tangents

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from . import _C
 from ._arguments import (
-    NOT_IN_ARGNUMS,
     ArgNums,
     check_argnums,
     check_function,
@@ -84,7 +83,7 @@ def jacrev(
         [(2, 3, 2), (2, 3, 3)]
     """
     check_function("jacrev", func)
-    check_chunk_size("jacrev", chunk_size)
+    check_chunk_size("jacrev", chunk_size, "rows")
     check_argnums("jacrev", argnums)
     return reverse_jacobian("jacrev", func, argnums, has_aux, chunk_size, _preallocate_and_copy)
 
@@ -104,8 +103,8 @@ def reverse_jacobian(
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         positions = resolve_argnums(transform, argnums, len(args))
         selected = select(args, positions)
-        primals, inputs_spec = differentiable_leaves(api, selected, NOT_IN_ARGNUMS)
-        reject_complex(transform, primals, "inputs")
+        primals, inputs_spec = differentiable_leaves(transform, selected, positions)
+        reject_complex(transform, primals, "input")
         level = _C.push_grad(args, kwargs, positions)
         try:
             inputs = _C.track(primals)
@@ -116,7 +115,7 @@ def reverse_jacobian(
                 aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
             outputs, outputs_spec = tensor_leaves(api, result)
             check_differentiable(api, outputs)
-            reject_complex(transform, outputs, "outputs")
+            reject_complex(transform, outputs, "output")
         finally:
             _C.pop(level)
         tape = _Tape(level, inputs, outputs, keep=has_aux)

@@ -8,8 +8,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from ._arguments import BIND, check_function
-from ._forward import check_leaf, check_primals, push_forward
+from ._arguments import argument, check_function
+from ._forward import check_primals, check_tangents, push_forward
 from ._opaque import opaque
 from .pytree import describe, flatten, unflatten
 
@@ -95,13 +95,14 @@ def jvp(
         raise RuntimeError(
             f"{_API}: Expected primals and tangents to have the same python structure. Got primals "
             f"with structure {describe(primals_spec)} and tangents with structure "
-            f"{describe(tangents_spec)}. Pass zeros for an input that stays fixed."
+            f"{describe(tangents_spec)}. Nest the tangents as the primals, with zeros for an input "
+            f"that stays fixed."
         )
-    check_primals(_API, primal_leaves, BIND)
-    tangent_leaves = [
-        _matching_tangent(primal, tangent)
-        for primal, tangent in zip(primal_leaves, tangent_leaves, strict=True)
-    ]
+    check_primals(_API, primal_leaves, primals)
+    check_tangents(_API, tangent_leaves, tangents)
+    for index, (primal, tangent) in enumerate(zip(primal_leaves, tangent_leaves, strict=True)):
+        if tangent.shape != primal.shape or tangent.dtype != primal.dtype:
+            tangent_leaves[index] = _convert(primal, tangent, argument(primals, index))
     result = push_forward(
         _API,
         lambda duals: func(*unflatten(duals, primals_spec)),
@@ -120,25 +121,20 @@ def jvp(
     return output, tangent, unflatten(result.aux, result.aux_spec)
 
 
-def _matching_tangent(primal: Tensor, tangent: Any) -> Tensor:
-    """Checks a tangent against its primal, and gives it the primal's dtype."""
-    check_leaf(_API, "tangent", tangent, "pass zeros for an input that stays fixed")
+def _convert(primal: Tensor, tangent: Tensor, where: str) -> Tensor:
+    """Gives a tangent the dtype of its primal, where that loses no imaginary part."""
     if tangent.shape != primal.shape:
         raise RuntimeError(
-            f"{_API}: Got a tangent that has a different size than that of the original Tensor, "
-            f"this is not supported. The primal is of size {list(primal.shape)} while the tangent "
-            f"is of size {list(tangent.shape)}. Expand the tangent; it is not broadcast."
+            f"{_API}: Got a tangent that has a different size than that of the original Tensor for "
+            f"{where}, this is not supported. The primal is of size {list(primal.shape)} while the "
+            f"tangent is of size {list(tangent.shape)}. Expand the tangent; it is not broadcast."
         )
-    if tangent.dtype == primal.dtype:
-        matching: Tensor = tangent
-        return matching
     if tangent.is_complex() and not primal.is_complex():
         raise ValueError(
-            f"{_API}: Got a complex tangent ({tangent.dtype}) for a real primal ({primal.dtype}). "
-            f"Pass its real part, or make the primal complex."
+            f"{_API}: Got a complex tangent ({tangent.dtype}) for a real primal ({primal.dtype}), "
+            f"{where}. Pass its real part, or make the primal complex."
         )
-    converted: Tensor = tangent.to(primal.dtype)
-    return converted
+    return tangent.to(primal.dtype)
 
 
 def _zero_tangent(primal: Tensor, strict: bool) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from . import _C
-from ._arguments import BIND, check_function, differentiable_leaves
+from ._arguments import check_function
+from ._forward import check_primals
 from ._opaque import opaque
 from ._outputs import check_differentiable, tensor_leaves
 from .pytree import describe, flatten, unflatten
@@ -38,9 +39,10 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
         any number of times and under other transforms; `vmap(jvp_fn)` applies it to a batch.
 
     Raises:
-        ValueError: a primal is not made of tensors.
-        RuntimeError: a primal or an output is of integers, an output is not a tensor, or tangents
-            don't match the primals. An operator has no second derivative: `jvp` needs none.
+        ValueError: a primal is of integers.
+        RuntimeError: a primal is not made of tensors, an output is of integers or not a tensor, or
+            tangents don't match the primals. An operator has no second derivative: `jvp` needs
+            none.
 
     Complexity:
         `linearize` itself: that of `func` and one backward pass, and memory for the intermediate
@@ -57,7 +59,8 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
         tensor(34.)
     """
     check_function("linearize", func)
-    leaves, primals_spec = differentiable_leaves(_API, primals, BIND)
+    leaves, primals_spec = flatten(primals)
+    check_primals(_API, leaves, primals)
     transpose = _C.push_grad()
     try:
         level = _C.push_grad()

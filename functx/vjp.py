@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _C
-from ._arguments import BIND, check_function, differentiable_leaves
+from ._arguments import check_function, differentiable_leaves
 from ._opaque import opaque
 from ._outputs import check_differentiable, split_aux, tensor_leaves
 from .pytree import describe, flatten, unflatten
@@ -77,7 +77,7 @@ def vjp(
         (tensor([ 3., 40.]), tensor([ 1., 20.]))
     """
     check_function("vjp", func)
-    leaves, primals_spec = differentiable_leaves(_API, primals, BIND)
+    leaves, primals_spec = differentiable_leaves(_API, primals)
     level = _C.push_grad()
     try:
         inputs = _C.track(leaves)
@@ -143,8 +143,10 @@ def _check_cotangents(outputs: list[Tensor], cotangents: list[Any]) -> None:
                 f"{tuple(output.shape)}. Expand the cotangent; it is not broadcast."
             )
         if cotangent.is_complex() != output.is_complex():
+            remedy = "take its real part" if cotangent.is_complex() else "make it complex"
             raise RuntimeError(
                 f"vjp_fn of {_API}: For complex Tensors, both cotangent and output are required "
                 f"to have the same dtype. Mismatch in dtype: cotangent {index} has a dtype of "
-                f"{cotangent.dtype} and output {index} has a dtype of {output.dtype}."
+                f"{cotangent.dtype} and output {index} has a dtype of {output.dtype}. "
+                f"Convert the cotangent: {remedy}."
             )

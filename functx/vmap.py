@@ -91,7 +91,7 @@ def vmap(
     if chunk_size is not None and chunk_size <= 0:
         raise ValueError(
             f"vmap: chunk_size should be None or greater than 0. (got {chunk_size}) It is the "
-            f"number of examples to compute at a time."
+            f"number of examples to compute at a time, None for all."
         )
     check_in_dims(func, in_dims)
     check_out_dims(func, out_dims)

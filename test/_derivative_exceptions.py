@@ -1,6 +1,7 @@
 """Where derivatives are refused, or are not what differences say, with the reasons; the coverage
 page prints them."""
 
+from _op_exceptions import REFUSED as REFUSED_BY_VMAP
 from _op_exceptions import Reason
 
 EMBEDDING = (
@@ -15,19 +16,63 @@ BY_DEFINITION = {
     "normal": "a sample is a constant, and not mean + std * noise",
 }
 
-# Entries that raise: for all kinds of sweeps, and in addition for some.
-CHUNKS = Reason(
-    "a custom operator of PyTorch's own, which has no forward-mode formula",
-    "has no forward-mode derivative|not been implemented",
-)
+# Entries that raise, whatever the kind of sweep.
 REFUSED = {
-    "nn.functional.linear_cross_entropy.chunked": CHUNKS,
-    "nn.functional.linear_cross_entropy.chunked_none": CHUNKS,
     "to_sparse": Reason(
-        "a sparse tensor of tangents: PyTorch has no forward-mode formula", "not been implemented"
+        "a sparse tensor of tangents: PyTorch has no forward-mode formula, nor a batch of them",
+        "not been implemented|SparseCPU",
     ),
 }
-REFUSED_IN = {}
 
-# PyTorch's own gradient is wrong, and functx.vjp is PyTorch's autograd.
-WRONG_IN_PYTORCH = {}
+# And in addition for some kinds.
+BACKWARD = Reason(
+    "functx.vjp is PyTorch's autograd, which has no derivative of this operator's backward; jvp of "
+    "vjp is right",
+    "derivative for .* is not implemented",
+)
+REFUSED_TWICE = {
+    "_segment_reduce.lengths": BACKWARD,
+    "_segment_reduce.offsets": BACKWARD,
+    "cdist": BACKWARD,
+    "native_layer_norm": Reason(
+        "PyTorch's derivative of its backward takes a weight for granted where there is a bias; "
+        "jvp of vjp is right",
+        "Expected a proper Tensor but got None",
+    ),
+    "nn.functional.ctc_loss": BACKWARD,
+    "nn.functional.embedding_bag": BACKWARD,
+    "nn.functional.hardsigmoid": BACKWARD,
+    "nn.functional.multi_margin_loss": BACKWARD,
+    "nn.functional.multilabel_margin_loss": BACKWARD,
+    "nn.functional.pdist": BACKWARD,
+    "nn.functional.scaled_dot_product_attention": BACKWARD,
+}
+REFUSED_IN = {"vjp(vjp)": REFUSED_TWICE, "jacrev(jacrev)": REFUSED_TWICE}
+
+# PyTorch's own gradient is not the derivative, and functx.vjp is PyTorch's autograd. That it is the
+# same is checked.
+UNPOOL = "where an index occurs twice, both values get the gradient of the one that is written last"
+WRONG_ONCE = {
+    "as_strided_scatter": "the gradient by the old value is that of what is written over it",
+    "nn.functional.max_unpool1d": UNPOOL,
+    "nn.functional.max_unpool2d": UNPOOL,
+    "nn.functional.max_unpool3d": UNPOOL,
+}
+WRONG_TWICE = {
+    "masked.logaddexp": "not a number where both arguments are masked",
+    "native_layer_norm": "with a bias and no weight: zero",
+    "nn.functional.linear_cross_entropy.chunked": "its backward takes the gradient for a constant",
+}
+WRONG_IN_PYTORCH = {
+    "vjp": WRONG_ONCE,
+    "vjp(vmap)": WRONG_ONCE,
+    "jacrev": WRONG_ONCE,
+    "vjp(vjp)": WRONG_TWICE,
+    "jacrev(jacrev)": WRONG_TWICE,
+}
+
+
+def reason_to_refuse(kind, name):
+    """Why `name` may raise in sweeps of this kind, or None."""
+    by_vmap = REFUSED_BY_VMAP if "vmap" in kind else {}
+    return REFUSED.get(name) or REFUSED_IN.get(kind, {}).get(name) or by_vmap.get(name)

@@ -57,8 +57,11 @@ def gradient(f, inputs):
         return by_transform
 
     outputs = select(f(*inputs))
+    cotangents = numbers_like_all(outputs, 0.1)
+    if any(g.isnan().any() for g in once(*tracked_copies([*inputs, *cotangents]))):
+        raise Undecided("PyTorch's gradient is not a number")
     return Function(
-        [*inputs, *numbers_like_all(outputs, 0.1)],
+        [*inputs, *cotangents],
         lambda *args: once(*tracked_copies(args)),
         gradient_by_autograd(f, select, count, True),
         under,
@@ -79,9 +82,12 @@ def check_gradient(f, inputs):
 
 def slope(f, inputs):
     """jvp of `f`, as a function of the inputs and the tangents that returns a number: the inner
-    product with fixed numbers, which is that of the gradient with the tangents."""
+    product with fixed numbers, which is that of the gradient with the tangents. What is not finite
+    has no derivative and is left out."""
     select, count = selector(f, inputs), len(inputs)
-    weights = numbers_like_all(select(f(*inputs)), 0.2)
+    outputs = select(f(*inputs))
+    finite = [y.isfinite() for y in outputs]
+    weights = [w.where(at, 0) for w, at in zip(numbers_like_all(outputs, 0.2), finite, strict=True)]
     by_gradient = gradient(f, inputs)
     check_gradient(f, inputs)
 
@@ -91,7 +97,8 @@ def slope(f, inputs):
     def under(api):
         def by_transform(*args):
             _, tangents = api.jvp(f, args[:count], args[count:])
-            return (inner(weights, select(tangents))[0],)
+            tangents = [t.where(at, 0) for t, at in zip(select(tangents), finite, strict=True)]
+            return (inner(weights, tangents)[0],)
 
         return by_transform
 
@@ -134,7 +141,8 @@ def batch(f, draws):
     """vmap of `f` over all `draws` of its inputs, stacked; plain, a loop."""
 
     def loop(*stacks):
-        rows = [f(*row) for row in zip(*stacks, strict=True)]
+        # The product gives each row's gradient memory of its own: that of as_strided looks at it.
+        rows = [[1 * y for y in f(*row)] for row in zip(*stacks, strict=True)]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
     inputs = [torch.stack(column) for column in zip(*draws, strict=True)]

@@ -10,6 +10,14 @@ from torch.testing import assert_close
 import functx
 
 
+def ones(*shape):
+    return torch.ones(shape)
+
+
+def zeros(*shape):
+    return torch.zeros(shape)
+
+
 def refuses(call, text, *, like_torch_func=True):
     """`call(functx, f)` raises an error before `f`, the function to transform, was called.
 

@@ -18,11 +18,11 @@ MEMORY = Reason(
 )
 STATISTICS = Reason(
     "running statistics that all examples share would be updated by each of them",
-    "running statistics that are the same for every example|is the same for every example",
+    "is the same for every example",
 )
 VALUE = Reason(
     "its Python code branches on the values of an argument",
-    r"neither true nor false|\.item\(\) was called on a tensor",
+    r"neither true nor false|calling \.item\(\) on a Tensor",
 )
 MOVING_VIEW = Reason("a view at another place in each example", "a view at a different place")
 LAYOUT = Reason(

@@ -6,6 +6,7 @@ tensors that are differentiated: all, or one.
 """
 
 import dataclasses
+import functools
 
 import torch
 from _derivative_exceptions import BY_DEFINITION
@@ -13,7 +14,6 @@ from _derivatives import (
     ForwardReference,
     ReverseReference,
     Undecided,
-    autograd_vjp,
     check_alike,
     check_equal_inner,
     differences,
@@ -21,9 +21,10 @@ from _derivatives import (
     is_differentiable,
     numbers_like,
     numbers_like_all,
+    tracked_copies,
 )
 from _differentiated import batch, gradient, gradient_of_sum, slope, value
-from _op_db import samples, seed_all
+from _op_db import ENTRIES, full_name, samples, seed_all
 from _op_sweep import SEED, UNINITIALIZED, Outcome, apply_vmap, position, quietly
 from _reference import forward_ad_jvp
 from torch.testing import assert_close
@@ -85,29 +86,57 @@ def stacked_inputs(rows):
 LARGEST_JACOBIAN = 30
 
 
-def columns(transform):
-    """The Jacobian by `transform(api)` of a function of one real tensor that is not large: each
-    column is the derivative along a unit vector."""
+def has_jacobian(function, outcome):
+    """Whether it is a function of one real tensor that is not large, and returns real ones."""
+    (x, *others) = function.inputs
+    if others or x.is_complex() or not 0 < x.numel() <= LARGEST_JACOBIAN:
+        outcome.skipped["not a small real tensor"] += 1
+        return False
+    if any(y.is_complex() for y in function.plain(x)):
+        outcome.skipped["complex results, of which jacfwd and jacrev take no Jacobian"] += 1
+        return False
+    return True
 
-    def how(api, functions, outcome):
-        function = functions[0]
-        (x, *others) = function.inputs
-        if others or x.is_complex() or not 0 < x.numel() <= LARGEST_JACOBIAN:
-            outcome.skipped["not a small real tensor"] += 1
-            return
-        units = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
-        references = [ForwardReference(function, [unit]) for unit in units]
 
-        def compute():
-            outputs = function.plain(x)
-            jacobians = transform(api)(function.under(api))(x)
-            check_alike(jacobians, [y.new_empty(y.shape + x.shape) for y in outputs])
-            flat = [j.reshape(*y.shape, -1) for j, y in zip(jacobians, outputs, strict=True)]
-            return [(outputs, [j[..., k] for j in flat]) for k in range(x.numel())]
+def jacobians(transform, function, api, dtype_of):
+    (x,) = function.inputs
+    results = transform(api)(function.under(api))(x)
+    outputs = function.plain(x)
+    check_alike(results, [y.new_empty(y.shape + x.shape, dtype=dtype_of(x, y)) for y in outputs])
+    return outputs, results
 
-        yield "", references, compute
 
-    return how
+def by_columns(api, functions, outcome):
+    """jacfwd: each column is the derivative along a unit vector."""
+    function = functions[0]
+    if not has_jacobian(function, outcome):
+        return
+    (x,) = function.inputs
+    units = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
+
+    def compute():
+        outputs, results = jacobians(jacfwd, function, api, lambda x, y: y.dtype)
+        flat = [j.reshape(*y.shape, x.numel()) for j, y in zip(results, outputs, strict=True)]
+        return [(outputs, [j[..., k] for j in flat]) for k in range(x.numel())]
+
+    yield "", [ForwardReference(function, [unit]) for unit in units], compute
+
+
+def by_rows(api, functions, outcome):
+    """jacrev: a sum of the rows, each times a cotangent, is a gradient."""
+    function = functions[0]
+    if not has_jacobian(function, outcome):
+        return
+    (x,) = function.inputs
+    cotangents = numbers_like_all(function.plain(x), 0.6)
+
+    def compute():
+        _, results = jacobians(jacrev, function, api, lambda x, y: x.dtype)
+        pairs = zip(cotangents, results, strict=True)
+        sums = [torch.tensordot(c.to(j.dtype), j, c.dim()) for c, j in pairs]
+        return [(sum(sums, torch.zeros_like(x)),)]
+
+    yield "", [ReverseReference(function, cotangents, numbers_like_all([x], 0.5))], compute
 
 
 def each(make):
@@ -120,7 +149,7 @@ def whole(f, draws):
 
 
 def jacfwd(api):
-    return api.jacfwd
+    return lambda f: api.jacfwd(f, randomness="same")
 
 
 def jacrev(api):
@@ -138,12 +167,12 @@ KINDS = {
     "vjp(jvp)": (each(slope), reverse),
     "jvp(vmap)": (whole, forward),
     "vjp(vmap)": (whole, reverse),
-    "jacfwd": (each(value), columns(jacfwd)),
-    "jacrev": (each(value), columns(jacrev)),
-    "jacfwd(jacfwd)": (each(gradient_of_sum(jacfwd)), columns(jacfwd)),
-    "jacrev(jacfwd)": (each(gradient_of_sum(jacfwd)), columns(jacrev)),
-    "jacfwd(jacrev)": (each(gradient_of_sum(jacrev)), columns(jacfwd)),
-    "jacrev(jacrev)": (each(gradient_of_sum(jacrev)), columns(jacrev)),
+    "jacfwd": (each(value), by_columns),
+    "jacrev": (each(value), by_rows),
+    "jacfwd(jacfwd)": (each(gradient_of_sum(jacfwd)), by_columns),
+    "jacrev(jacfwd)": (each(gradient_of_sum(jacfwd)), by_rows),
+    "jacfwd(jacrev)": (each(gradient_of_sum(jacrev)), by_columns),
+    "jacrev(jacrev)": (each(gradient_of_sum(jacrev)), by_rows),
 }
 
 
@@ -190,12 +219,15 @@ def first_lines(error):
 
 
 def is_tracked(f, inputs):
-    """Whether autograd differentiates `f` by its only input."""
+    """Whether autograd differentiates `f` by its only input, and has not just heard of it."""
+    inputs = tracked_copies(inputs)
     try:
-        autograd_vjp(f, inputs, [torch.ones_like(y) for y in f(*inputs)])
-    except (Undecided, RuntimeError, NotImplementedError):
+        outputs = [y for y in f(*inputs) if y.requires_grad]
+        ones = [torch.ones_like(y) for y in outputs]
+        (gradient,) = torch.autograd.grad(outputs, inputs, ones, allow_unused=True)
+    except (RuntimeError, NotImplementedError):
         return False
-    return True
+    return gradient is not None
 
 
 def inputs_at(draw, active):
@@ -263,9 +295,23 @@ def sweep(kind, op, dtype, api, limit=None):
     if op.name in UNINITIALIZED:
         outcome.skipped["uninitialized memory"] += 1
         return outcome
-    for sample in spread(list(samples(op, dtype)), limit):
+    for sample in spread(all_samples(full_name(op), dtype), limit):
         sweep_sample(kind, op, sample, api, outcome)
     return outcome
+
+
+@functools.lru_cache(maxsize=1)
+def all_samples(name, dtype):
+    """Kept, as a sweep of the next kind is often of the same operator."""
+    return [in_double(sample) for sample in samples(ENTRIES[name], dtype)]
+
+
+def in_double(sample):
+    """`sample` with all numbers in double precision, also the few that `op_db` has in single: in
+    these there would not be enough digits for differences."""
+    double = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+    draws = [[x.to(double.get(x.dtype, x.dtype)) for x in draw] for draw in sample.draws]
+    return dataclasses.replace(sample, draws=draws)
 
 
 def spread(items, limit):

@@ -28,4 +28,3 @@ def _each(ops):
 every_op = _each(OPS)
 every_differentiable_op = _each(DIFFERENTIABLE)
 every_forward_op = _each([op for op in DIFFERENTIABLE if op.forward])
-every_forward_over_reverse_op = _each([op for op in DIFFERENTIABLE if op.forward_over_reverse])

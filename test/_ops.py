@@ -33,9 +33,8 @@ class Op:
     fn: Callable
     args: tuple[Arg, ...]
     differentiable: bool = True
-    # Whether PyTorch has a formula for forward mode, and one for forward over reverse mode.
+    # Whether its gradient is the derivative of the function, and not another by definition.
     forward: bool = True
-    forward_over_reverse: bool = True
     writes: bool = False  # into (a clone of) its first argument
 
     def samples(self, batched=None, batch=(3,)):

@@ -59,7 +59,6 @@ BY_TENSOR = [
         lambda w, i: F.embedding_bag(i, w, mode="sum"),
         real(5, 3),
         index(5, 2, 3),
-        forward_over_reverse=False,
     ),
     *(
         op(
@@ -70,7 +69,6 @@ BY_TENSOR = [
             real(5, 3),
             index(5, 6),
             partition(6, 3),
-            forward_over_reverse=False,
         )
         for mode in ("sum", "mean", "max")
     ),
@@ -82,7 +80,6 @@ BY_TENSOR = [
         real(5, 3),
         index(5, 6),
         real(6),
-        forward_over_reverse=False,
     ),
     op(
         "embedding_bag_frequency",
@@ -90,7 +87,6 @@ BY_TENSOR = [
         real(5, 3),
         index(5, 2, 3),
         forward=False,  # by definition its gradient is not its derivative
-        forward_over_reverse=False,
     ),
     op(
         "embedding_renorm",

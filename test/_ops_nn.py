@@ -143,7 +143,6 @@ LOSSES = [
         lambda x, y: F.huber_loss(x, y, delta=0.7),
         PREDICTION,
         TARGET,
-        forward_over_reverse=False,
     ),
     op("binary_cross_entropy", F.binary_cross_entropy, probability(3, 4), probability(3, 4)),
     op("bce_with_logits", F.binary_cross_entropy_with_logits, PREDICTION, probability(3, 4)),
@@ -183,7 +182,6 @@ LOSSES = [
         lambda x, m: F.soft_margin_loss(x, 2.0 * m - 1),
         PREDICTION,
         boolean(3, 4),
-        forward_over_reverse=False,
     ),
     op(
         "hinge_embedding_loss",
@@ -201,7 +199,6 @@ LOSSES = [
             PREDICTION,
             index(4, 3),
             constant(4),
-            forward_over_reverse=False,
         )
         for p, reduction in [(1, "mean"), (2, "none"), (2, "sum")]
     ],
@@ -210,14 +207,12 @@ LOSSES = [
         lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
         real(4),
         index(4),
-        forward_over_reverse=False,
     ),
     op(
         "multi_margin_loss_one_in_a_row",
         lambda x, y: F.multi_margin_loss(x, y, reduction="none"),
         real(4),
         index(4, 1),
-        forward_over_reverse=False,
     ),
     *[
         op(
@@ -225,7 +220,6 @@ LOSSES = [
             lambda x, y, reduction=reduction: F.multilabel_margin_loss(x, y, reduction=reduction),
             PREDICTION,
             integer(3, 4, low=-1, high=4),
-            forward_over_reverse=False,
         )
         for reduction in ["mean", "sum", "none"]
     ],
@@ -234,7 +228,6 @@ LOSSES = [
         lambda x, y: F.multilabel_margin_loss(x, y, reduction="none"),
         real(4),
         integer(4, low=-1, high=4),
-        forward_over_reverse=False,
     ),
     op("triplet_margin_loss", F.triplet_margin_loss, real(2, 3), real(2, 3), real(2, 3)),
     op(
@@ -249,8 +242,6 @@ LOSSES = [
             lambda x, y, loss=loss: loss(x.log_softmax(-1), y),
             real(5, 2, 4),
             targets,
-            forward=False,  # the forward formula of the loss itself reads memory of its tangents
-            forward_over_reverse=False,
         )
         for name, targets, loss in (
             ("padded", index(3, 2, 3), lambda x, y: F.ctc_loss(x, y + 1, (5, 4), (2, 3))),
@@ -264,7 +255,6 @@ LOSSES = [
         real(5, 2, 4),
         index(3, 5),
         partition(5, 2),
-        forward_over_reverse=False,
     ),
     op("rrelu_eval", F.rrelu, PREDICTION),
     op("dropout_eval", lambda x: F.dropout(x, 0.5, training=False), PREDICTION),

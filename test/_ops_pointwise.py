@@ -36,7 +36,7 @@ UNARY = [
     *_named("isnan isfinite isinf signbit logical_not", X, differentiable=False),
     *_named("elu gelu silu mish softplus softsign hardtanh hardswish", X, namespace=F),
     *_named("leaky_relu logsigmoid relu6 tanhshrink softshrink hardshrink", X, namespace=F),
-    op("hardsigmoid", F.hardsigmoid, X, forward_over_reverse=False),
+    op("hardsigmoid", F.hardsigmoid, X),
     op("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), X),
     op("threshold", lambda x: F.threshold(x, 0.25, 3.0), X),
     op("polygamma", lambda x: torch.polygamma(1, x), positive(2, 3)),

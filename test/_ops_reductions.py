@@ -97,13 +97,12 @@ NORMS = [
     op("normalize", lambda x: F.normalize(x, dim=-1), X),
     op("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1), X, X),
     op("pairwise_distance", F.pairwise_distance, X, X),
-    op("cdist", torch.cdist, X, real(4, 3), forward_over_reverse=False),
+    op("cdist", torch.cdist, X, real(4, 3)),
     *(
         op(
             f"pdist_{p}",
             lambda x, p=p: F.pdist(x, p),
             real(4, 3),
-            forward_over_reverse=False,
         )
         for p in (0.0, 1.0, 1.5, 2.0, 3.0, float("inf"))
     ),
@@ -118,7 +117,6 @@ SEGMENTS = [
         ),
         real(6, 2),
         partition(6, 3),
-        forward_over_reverse=False,
     )
     for reduction, initial in (("sum", 0), ("mean", 0), ("max", -9), ("min", 9), ("prod", 1))
 ]

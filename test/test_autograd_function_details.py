@@ -81,9 +81,9 @@ def test_once_differentiable_asks_only_what_is_differentiated():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (Once, "Once has no jvp staticmethod, and backward is once_differentiable.*Define jvp"),
+        (Once, "Once has no jvp staticmethod, .* backward is once_differentiable.*Define jvp"),
         (Detaching, "Detaching has no jvp staticmethod, and its backward detaches.*Define jvp"),
-        (ForwardOnly, "ForwardOnly has no jvp staticmethod, and no backward either.*Define jvp"),
+        (ForwardOnly, "ForwardOnly has no jvp staticmethod, .* there is no backward.*Define jvp"),
     ],
 )
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_a_vmap_rule_may_return_an_argument():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda x: x, "has to return two things"),
-        (lambda x: (x, (0, 0)), "does not have the structure"),
+        (lambda x: x, "to have two returns"),
+        (lambda x: (x, (0, 0)), "does not fit the structure"),
         (lambda x: (x, 7), "no dimension of the batch size"),
     ],
 )
@@ -262,7 +262,7 @@ def test_both_kinds_of_vmap_rule():
     class Both(NumpySin):
         generate_vmap_rule = True
 
-    with pytest.raises(RuntimeError, match="Both has a vmap staticmethod and generate_vmap_rule"):
+    with pytest.raises(RuntimeError, match="Both has both generate_vmap_rule=True and a"):
         functx.vmap(Both.apply)(randn(4, 3))
 
 
@@ -283,7 +283,7 @@ def test_wrong_numbers_of_derivatives():
     x = randn(4)
     with pytest.raises(RuntimeError, match=r"TooFew.backward has to return .* 2, and returned 1"):
         functx.grad(lambda x: functx.vmap(TooFew.apply)(x, x).sum())(x)
-    with pytest.raises(RuntimeError, match=r"TooFew.jvp has to return .* 1, and returned 2"):
+    with pytest.raises(RuntimeError, match=r"TooFew.jvp has to return .*expected 1 but got 2"):
         functx.jvp(lambda x: TooFew.apply(x, x), (x,), (x,))
 
 

@@ -1,7 +1,7 @@
 """vmap with jvp and vjp, in either order, for every differentiable operator of the table."""
 
 import torch
-from _op_table import every_differentiable_op, every_forward_op, every_forward_over_reverse_op
+from _op_table import every_differentiable_op, every_forward_op
 from _ops import STEP
 from _reference import (
     assert_equal_trees,
@@ -119,7 +119,7 @@ def test_jvp_of_vmap(op):
         assert_equal_trees(actual, expected)
 
 
-@every_forward_over_reverse_op
+@every_differentiable_op
 def test_jvp_of_vjp(op):
     """Forward over reverse: the Hessian-vector product of a weighted sum of the outputs."""
     samples = op.samples()

@@ -23,6 +23,36 @@ def negative_view(x):
     return torch._neg_view(x.neg())
 
 
+def real_parts_of_a_view(x):
+    """Written to; the base has a tangent that is shared."""
+    y = x * 1
+    shared = y + 1
+    y.diagonal().real.mul_(0.5)
+    y.conj().imag.mul_(3)
+    return y * shared
+
+
+def conjugate_of_a_view(x):
+    y = x + 1
+    y.mT.conj()[0].mul_(torch.full((), 2j, dtype=x.dtype))
+    return y
+
+
+def complex_view_of_reals(x):
+    y = torch.view_as_real(x.resolve_conj().resolve_neg()) + 1
+    torch.view_as_complex(y)[1:].mul_(torch.full((), 2j, dtype=x.dtype))
+    return y
+
+
+def views_taken_before_the_base_is_written_to(x):
+    y = torch.zeros_like(x)
+    conjugate, real, imaginary = y.conj(), y.mT.conj().real, y[1:].conj().imag
+    pairs = torch.view_as_real(y)
+    y.copy_(x)
+    y.mul_(x)
+    return conjugate * 1, real * 1, imaginary * 1, pairs * 1
+
+
 ANY = {
     "view_as_real": lambda x: torch.view_as_real(x.resolve_conj().resolve_neg()),
     "real_and_imag": lambda x: (x.real * 1, x.imag * 1, x.imag.resolve_neg().sum()),
@@ -58,6 +88,10 @@ ANY = {
     "conv": lambda x: F.conv1d(x[None], x[:, :, None]),
     "inplace": lambda x: x.clone().mul_(x).add_(x.conj()),
     "inplace_on_view": lambda x: x.clone().conj().mul_(2j).add_(1),
+    "real_parts_of_a_view": real_parts_of_a_view,
+    "conjugate_of_a_view": conjugate_of_a_view,
+    "complex_view_of_reals": complex_view_of_reals,
+    "views_taken_before": views_taken_before_the_base_is_written_to,
     "copy_into": lambda x: torch.zeros_like(x).copy_(x),
     "trace": torch.trace,
     "kron": lambda x: torch.kron(x, x.conj()),

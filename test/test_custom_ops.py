@@ -303,7 +303,7 @@ def test_an_output_that_is_a_number(namespace):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (lambda info, in_dims, x, y: x * y, "two things"),
+        (lambda info, in_dims, x, y: x * y, "two returns"),
         (lambda info, in_dims, x, y: (x * y, 0, 0), "a tuple of 3"),
         (lambda info, in_dims, x, y: (x * y, 2), "out_dims 2"),
         (lambda info, in_dims, x, y: (x * y, 1), "batch size, 3"),

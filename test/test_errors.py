@@ -120,8 +120,10 @@ def test_views_at_places_that_differ(name, transform):
 
 def test_the_operator_is_named_when_its_shape_depends_on_data():
     x = torch.tensor([[1.0, 0, 2], [0, 0, 3]])
-    assert_raises(lambda: functx.vmap(torch.nonzero)(x), "vmap", "nonzero gives 1 .* 2 for another")
-    assert_raises(lambda: functx.vmap(lambda x: x[x > 0])(x), "vmap", "boolean mask gives 1 .* 2")
+    assert_raises(lambda: functx.vmap(torch.nonzero)(x), "vmap", "nonzero gives differs .* 1 to 2")
+    assert_raises(
+        lambda: functx.vmap(lambda x: x[x > 0])(x), "vmap", "boolean mask gives differs .* 1 to 2"
+    )
     assert_raises(lambda: functx.vmap(torch.unique)(x), "vmap", "unique")
 
 

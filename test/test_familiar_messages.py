@@ -7,10 +7,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from functx import vmap
+from functx import grad, jacfwd, jvp, vmap
 
 x = torch.randn(3, 4, 5)
 
+
+def write_data(tensor, other):
+    tensor.data = other
+
+
+def escaped():
+    kept = []
+    vmap(lambda x: kept.append(x) or x)(x)
+    return kept[0]
+
+
+FUNCTIONS = {
+    r"vmap: It looks like you're calling .item\(\) on a Tensor": [
+        lambda: vmap(torch.Tensor.item)(x[0, 0]),
+        lambda: vmap(float)(x[0, 0]),
+    ],
+    "It looks like you're attempting to use a Tensor in some data-dependent control flow": [
+        lambda: vmap(lambda x: x if x > 0 else -x)(x[0, 0]),
+        lambda: vmap(grad(lambda x: x if x > 0 else -x))(x[0, 0]),
+    ],
+    "mutating directly with `.data` under vmap transform is not allowed": [
+        lambda: vmap(lambda y: write_data(y, x))(x),
+        lambda: vmap(lambda y: write_data(x, y))(x),
+    ],
+    "escaped from inside a function being vmapped": [lambda: escaped() + 1, lambda: escaped()[0]],
+    "called random operation while in randomness error mode": [
+        lambda: vmap(torch.rand_like)(x),
+        lambda: vmap(F.dropout)(x),
+        lambda: jacfwd(F.dropout)(x),
+    ],
+    "Cannot ask for different inplace randomness on an unbatched tensor": [
+        lambda: vmap(lambda y: torch.zeros(3).normal_() + y[0], randomness="different")(x),
+    ],
+    "got a batched tensor as input while the running_mean or running_var": [
+        lambda: vmap(torch.nn.BatchNorm1d(5))(x),
+    ],
+    "would mutate a captured Tensor": [
+        lambda: grad(lambda y: x.copy_(y).sum())(x + 1),
+        lambda: jvp(lambda y: x.copy_(y), (x + 1,), (x,)),
+    ],
+}
 OPERATORS = {
     "Shape mismatch": [
         lambda: vmap(torch.mm)(x, x[:, 0]),
@@ -54,9 +95,10 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize(
-    ("words", "call"), [(words, call) for words, calls in OPERATORS.items() for call in calls]
+    ("words", "call"),
+    [(words, call) for words, calls in {**FUNCTIONS, **OPERATORS}.items() for call in calls],
 )
-def test_errors_of_operators(words, call):
+def test_errors(words, call):
     with pytest.raises(RuntimeError, match=words):
         call()
 

@@ -112,9 +112,9 @@ def test_data_of_another_class_is_refused():
     outside = torch.zeros(4)
 
     def f(x):
-        with pytest.raises(RuntimeError, match=r"mutating with `\.data`"):
+        with pytest.raises(RuntimeError, match=r"mutating directly with `\.data`"):
             x.clone().data = torch._to_functional_tensor(x)
-        with pytest.raises(RuntimeError, match=r"mutating with `\.data`"):
+        with pytest.raises(RuntimeError, match=r"mutating directly with `\.data`"):
             outside.data = x
         return x
 

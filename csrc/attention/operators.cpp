@@ -370,7 +370,7 @@ std::vector<Tensor> differentiate_forward(const LevelPtr& level, const Optionals
   const auto without_tape = [&](const Optionals& packed) {
     std::vector<Tensor> tensors = listed(packed);
     for (Tensor& tensor : tensors) {
-      tensor = make_dual(level, unwrap_dual(level, tensor));
+      tensor = untaped(level, tensor);
     }
     return AttentionTensors::of(tensors);
   };

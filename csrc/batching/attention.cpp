@@ -94,8 +94,10 @@ void check_dropout(const LevelPtr& level, double dropout_p) {
     return;
   }
   TORCH_CHECK(level->randomness != Randomness::Error,
-              "functx.vmap: scaled_dot_product_attention with dropout_p > 0 is random, but "
-              "randomness='error'. Call vmap with randomness='different', or set dropout_p=0.");
+              "functx.vmap: called random operation while in randomness error mode: "
+              "scaled_dot_product_attention with dropout_p > 0 draws random numbers, and "
+              "randomness=\"error\", the default, does not allow that. Pass "
+              "randomness=\"different\" to vmap, or set dropout_p=0.");
   TORCH_CHECK(level->randomness != Randomness::Same,
               "functx.vmap: fused scaled_dot_product_attention cannot drop the same elements for "
               "every example (randomness='same'). Use randomness='different', or choose the "

@@ -47,12 +47,13 @@ void check_update(const Batched& input, const Statistics& statistics) {
   const bool is_shared = (statistics.mean.defined() && !statistics.mean.is_batched) ||
                          (statistics.var.defined() && !statistics.var.is_batched);
   TORCH_CHECK(!statistics.training || !differs || !is_shared,
-              "functx.vmap: batch_norm in training mode would update running statistics that are "
-              "the same for every example with a batch of different values. Use GroupNorm instead, "
-              "create the module with track_running_stats=False, or take the statistics out of a "
-              "finished one by functx.experimental.replace_all_batch_norm_modules_(module). In "
-              "evaluation mode (module.eval()) it works as it is; buffers that differ between "
-              "examples, from functx.stack_module_state, are updated.");
+              "functx.vmap: batch_norm got a batched tensor as input while the running_mean or "
+              "running_var, which training mode updates in place, is the same for every example. "
+              "Use GroupNorm instead, create the module with track_running_stats=False, or take "
+              "the statistics out of a finished one by "
+              "functx.experimental.replace_all_batch_norm_modules_(module). In evaluation mode "
+              "(module.eval()) it works as it is; buffers that differ between examples, from "
+              "functx.stack_module_state, are updated.");
 }
 
 Triple batch_norm(const Batched& input, const Batched& weight, const Batched& bias,

@@ -1,5 +1,6 @@
 #include "batching/batched_tensor.h"
 
+#include "core/alias.h"
 #include "core/registry.h"
 
 namespace functx {
@@ -23,7 +24,9 @@ c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
 
 c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
     c10::VariableVersion&& version, bool allow_metadata_change) const {
-  auto copy = c10::make_intrusive<BatchedTensor>(level(), value_, is_batched_);
+  auto copy = c10::make_intrusive<BatchedTensor>(
+      level(), is_for_data(version, allow_metadata_change) ? value_.variable_data() : value_,
+      is_batched_);
   copy->set_version_counter(std::move(version));
   copy->set_allow_tensor_metadata_change(allow_metadata_change);
   return copy;

@@ -26,8 +26,8 @@ at::Scalar local_scalar(const Batched& self) {
   TORCH_CHECK(
       !self.is_batched,
       "functx.vmap: It looks like you're calling .item() on a Tensor that differs between "
-      "examples, or something that does, such as float(x), int(x), range(x) or torch.tensor([x]): "
-      "it is not one number. Keep it a tensor (torch.stack makes one of several, "
+      "examples, directly or by float(x), int(x), range(x), torch.tensor([x]), a_list[x] or the "
+      "like: it is not one number. Keep it a tensor (torch.stack makes one of several, "
       "x.index_select(0, i) takes an index i), or return it from the function.");
   return ops::_local_scalar_dense::call(self.value);
 }
@@ -36,10 +36,10 @@ at::Scalar local_scalar(const Batched& self) {
 std::optional<bool> is_nonzero(const LevelPtr&, bool, const Tensor& self) {
   TORCH_CHECK(
       self.sym_numel() != 1 || !differs_between_examples(self),
-      "functx.vmap: a tensor that differs between examples is neither true nor false. `if x:`, "
-      "`while x:`, `not x`, max(x, y) and the like are data-dependent control flow, which would "
-      "have to go one way for one example and another way for the next. Compute both and choose "
-      "with torch.where; torch.logical_not, torch.maximum and so on return tensors.");
+      "functx.vmap: It looks like you're attempting to use a Tensor in some data-dependent control "
+      "flow, by `if x:`, `while x:`, `not x`, max(x, y) or the like. It differs between examples, "
+      "so it is neither true nor false. Compute both branches and choose with torch.where, or use "
+      "torch.cond; torch.logical_not, torch.maximum and so on return tensors.");
   return std::nullopt;
 }
 
@@ -138,11 +138,10 @@ int64_t common_count(const Tensor& counts, const std::string& call, const char* 
   }
   const auto least = all.min().item<int64_t>();
   const auto most = all.max().item<int64_t>();
-  TORCH_CHECK(least == most, "functx.vmap: ", call, " gives ", least, " elements for one example, ",
-              most,
-              " for another: the shape of its result depends on the data (a dynamic, "
-              "data-dependent shape), "
-              "and different shapes cannot be one batch. ",
+  TORCH_CHECK(least == most, "functx.vmap: the number of elements that ", call,
+              " gives differs between examples (from ", least, " to ", most,
+              "), and different shapes cannot be one batch: its result has a dynamic shape "
+              "(data-dependent shape). ",
               remedy);
   return least;
 }

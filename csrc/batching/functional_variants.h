@@ -2,13 +2,11 @@
 #pragma once
 
 #include "core/boxed.h"
+#include "core/functional_variant.h"
 
 namespace functx {
 
-// Whether `op` writes to its arguments what another operator would return.
-bool has_functional_variant(const c10::OperatorHandle& op);
-
-// Calls that operator and copies its results.
+// Calls the functional variant of `op` and copies its results.
 void batch_by_functional_variant(const c10::OperatorHandle& op, const LevelPtr& level,
                                  torch::jit::Stack* stack);
 

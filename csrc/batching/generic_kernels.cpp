@@ -44,11 +44,10 @@ FUNCTX_RULES(generic_kernels) {
                        "aten::_neg_view_copy",
                        "aten::_reshape_alias_copy"},
                       run_generic_kernel);
-  boxed_batching_rule(
-      {"aten::dist", "aten::addr", "aten::_unsafe_masked_index",
-       "aten::_unsafe_masked_index_put_accumulate", "aten::linalg_pinv.atol_rtol_tensor",
-       "aten::pixel_shuffle", "aten::pixel_unshuffle", "aten::fill.Tensor", "aten::fill.Scalar"},
-      run_generic_kernel);
+  boxed_batching_rule({"aten::dist", "aten::addr", "aten::_unsafe_masked_index",
+                       "aten::_unsafe_masked_index_put_accumulate", "aten::pixel_shuffle",
+                       "aten::pixel_unshuffle", "aten::fill.Tensor", "aten::fill.Scalar"},
+                      run_generic_kernel);
 }
 
 }  // namespace

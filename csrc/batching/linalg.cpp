@@ -88,16 +88,33 @@ Tensor matrix_exp_backward(const Tensor& self, const Tensor& grad) {
   return ops::linalg_matrix_exp::call(blocks).narrow(-2, 0, n).narrow(-1, n, n);
 }
 
-void check_matrices_of_rank(const Batched& self) {
-  TORCH_CHECK(self.logical_dim() >= 2,
-              "linalg.matrix_rank: The input tensor input must have at "
-              "least 2 dimensions.");
+void check_matrices(const Batched& self, const char* name) {
+  TORCH_CHECK(self.logical_dim() >= 2, name,
+              ": The input tensor input must have at least 2 dimensions.");
+}
+
+// A matrix for each of the tolerances, which may differ between examples.
+template <class Op>
+Batched with_tolerances(const Batched& self, const Batched& atol, const Batched& rtol,
+                        bool hermitian) {
+  const auto size = common_batch_size({&self, &atol, &rtol});
+  const auto tolerance = [&](const Batched& x) {
+    return x.defined() ? std::make_optional(align_rank(x, self.logical_dim() - 2)) : std::nullopt;
+  };
+  const Tensor matrices = size ? ensure_batched(self, *size) : self.value;
+  return {Op::call(matrices, tolerance(atol), tolerance(rtol), hermitian), size.has_value()};
+}
+
+// PyTorch's decomposition has no derivative where singular values are equal, as zeros are.
+Batched pinv(const Batched& self, const Batched& atol, const Batched& rtol, bool hermitian) {
+  check_matrices(self, "linalg.pinv");
+  return with_tolerances<ops::linalg_pinv_atol_rtol_tensor>(self, atol, rtol, hermitian);
 }
 
 // PyTorch's decomposition writes the rank into a tensor that all examples would share.
 template <class Op, class... Rest>
 Batched matrix_rank(const Batched& self, const Rest&... rest) {
-  check_matrices_of_rank(self);
+  check_matrices(self, "linalg.matrix_rank");
   // A tolerance for each matrix.
   const auto value = [&](const auto& argument) {
     if constexpr (std::is_same_v<std::decay_t<decltype(argument)>, Batched>) {
@@ -124,15 +141,8 @@ Batched matrix_rank(const Batched& self, const Rest&... rest) {
 
 Batched matrix_rank_tensors(const Batched& self, const Batched& atol, const Batched& rtol,
                             bool hermitian) {
-  check_matrices_of_rank(self);
-  const auto size = common_batch_size({&self, &atol, &rtol});
-  const auto tolerance = [&](const Batched& x) {
-    return x.defined() ? std::make_optional(align_rank(x, self.logical_dim() - 2)) : std::nullopt;
-  };
-  const Tensor matrices = size ? ensure_batched(self, *size) : self.value;
-  return {ops::linalg_matrix_rank_atol_rtol_tensor::call(matrices, tolerance(atol), tolerance(rtol),
-                                                         hermitian),
-          size.has_value()};
+  check_matrices(self, "linalg.matrix_rank");
+  return with_tolerances<ops::linalg_matrix_rank_atol_rtol_tensor>(self, atol, rtol, hermitian);
 }
 
 // The flag tells whether the message should say which matrix of a stack failed.
@@ -171,6 +181,7 @@ FUNCTX_RULES(linalg) {
   batching_rule<ops::linalg_matrix_rank_atol_rtol_tensor, matrix_rank_tensors>();
   batching_rule<ops::linalg_matrix_rank_atol_rtol_float,
                 matrix_rank<ops::linalg_matrix_rank_atol_rtol_float, Float, Float, bool>>();
+  batching_rule<ops::linalg_pinv_atol_rtol_tensor, pinv>();
   Rules<ops::_linalg_check_errors>::batching = &CheckErrors::call;
   install_kernel<ops::_linalg_check_errors>();
 }

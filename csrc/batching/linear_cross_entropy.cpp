@@ -1,5 +1,5 @@
 // PyTorch's chunked linear_cross_entropy: custom operators, since 2.13, that are written in Python
-// and reuse buffers from chunk to chunk. Under vmap they are a linear layer and a cross entropy.
+// and reuse buffers from chunk to chunk. To wrappers they are a linear layer and a cross entropy.
 #include <ATen/Operators.h>
 #include <ATen/core/Reduction.h>
 
@@ -43,6 +43,14 @@ struct Layer {
   std::optional<Tensor> class_weight;
 };
 
+int64_t reduction_of(const Stack& arguments) {
+  const std::string& name = arguments[5].toStringRef();
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      (name == "mean" || name == "sum") && arguments[7].toDouble() == 0,
+      "linear_cross_entropy: only a mean or a sum can be chunked, and no label smoothing");
+  return name == "mean" ? at::Reduction::Mean : at::Reduction::Sum;
+}
+
 // (loss, and what its gradient is where that is asked for); PyTorch's backward pass only scales it.
 void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack* stack) {
   Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
@@ -51,11 +59,7 @@ void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack*
   }
   const auto dtype = arguments[0].toTensor().scalar_type();
   const Layer layer(arguments, arguments[10].toScalarType());
-  const std::string& reduction_name = arguments[5].toStringRef();
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      (reduction_name == "mean" || reduction_name == "sum") && arguments[7].toDouble() == 0,
-      "linear_cross_entropy: only a mean or a sum can be chunked, and no label smoothing");
-  const int64_t reduction = reduction_name == "mean" ? at::Reduction::Mean : at::Reduction::Sum;
+  const int64_t reduction = reduction_of(arguments);
   const c10::SymInt ignore_index = arguments[6].toSymInt();
   const Tensor scores = layer.log_probabilities();
   const auto [loss, total] = ops::nll_loss_forward::call(scores, layer.target, layer.class_weight,
@@ -79,19 +83,44 @@ void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack*
   push(wants_bias, [&] { return grad.sum(0); }, {0});
 }
 
-// A loss for each row. PyTorch's backward pass writes into buffers that know of no batch, so this
-// decomposes before a tape records.
-void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  const size_t count = op.schema().arguments().size();
-  const auto operands = Operands::of_stack(*stack, count);
+// Whether it is for us to decompose the operator before a tape records it.
+bool decomposes(const c10::OperatorHandle& op, c10::DispatchKeySet keys, const Stack& stack,
+                bool under_vmap) {
+  const auto operands = Operands::of_stack(stack, op.schema().arguments().size());
   Wrapper* top = operands.top();
-  if (top == nullptr || top->level()->transform != Transform::Vmap ||
-      yields_to_torch_func(operands, keys)) {
+  if (top == nullptr || yields_to_torch_func(operands, keys)) {
+    return false;
+  }
+  check_alive(*top);
+  return under_vmap || top->level()->transform == Transform::Jvp;
+}
+
+// Under jvp the gradients that are to be saved, which have no derivative, are left out: the tape
+// records what the loss is made of.
+void reduced(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (!decomposes(op, keys, *stack, /*under_vmap=*/false)) {
     run_boxed(traits_of(op), keys, stack);
     return;
   }
-  check_alive(*top);
-  const Stack arguments = torch::jit::pop(*stack, count);
+  const Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+  const Layer layer(arguments, arguments[10].toScalarType());
+  const Tensor loss =
+      ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
+                             reduction_of(arguments), arguments[6].toSymInt())
+          .to(arguments[0].toTensor().scalar_type());
+  stack->emplace_back(loss);
+  for (const int64_t rank : {2, 2, 1}) {
+    stack->emplace_back(loss.new_empty(std::vector<int64_t>(rank, 0)));
+  }
+}
+
+// A loss for each row. PyTorch's backward pass writes into buffers that know of no wrapper.
+void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (!decomposes(op, keys, *stack, /*under_vmap=*/true)) {
+    run_boxed(traits_of(op), keys, stack);
+    return;
+  }
+  const Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
   const Layer layer(arguments, arguments[8].toScalarType());
   const Tensor losses =
       ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
@@ -101,10 +130,13 @@ void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
 
 // PyTorch defines the operators when the function is first called: later than this.
 FUNCTX_RULES(linear_cross_entropy) {
-  boxed_batching_rule({"torch_nn::_linear_cross_entropy_batch_chunked"}, with_gradients);
-  const c10::OperatorName name("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", "");
+  const c10::OperatorName name("torch_nn::_linear_cross_entropy_batch_chunked", "");
+  boxed_batching_rule({name.name.c_str()}, with_gradients);
   claim(name, Coverage::Decomposition);
-  register_kernel(name, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&row_by_row>());
+  register_kernel(name, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&reduced>());
+  const c10::OperatorName by_row("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", "");
+  claim(by_row, Coverage::Decomposition);
+  register_kernel(by_row, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&row_by_row>());
 }
 
 }  // namespace

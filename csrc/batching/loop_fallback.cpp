@@ -87,14 +87,14 @@ void check_loopable(const c10::OperatorHandle& op, const LevelPtr& level,
   const auto& schema = op.schema();
   const bool any_batched = any_batched_at(level, arguments);
   for (size_t i = 0; i < arguments.size(); ++i) {
-    TORCH_CHECK(!any_batched || !is_written(schema.arguments()[i]) || arguments[i].isNone() ||
-                    is_batched_at(level, arguments[i]),
-                "functx.vmap: ", op.operator_name().name,
-                "(self, *extra_args) is not possible: it writes into ",
-                schema.arguments()[i].name(),
-                ", which is the same for every example, but an argument differs between examples. "
-                "Use the out-of-place operator instead, or clone ",
-                schema.arguments()[i].name(), " from a batched tensor under vmap.");
+    TORCH_CHECK(
+        !any_batched || !is_written(schema.arguments()[i]) || arguments[i].isNone() ||
+            is_batched_at(level, arguments[i]),
+        "functx.vmap: ", op.operator_name().name,
+        "(self, *extra_args) is not possible: it writes into ", schema.arguments()[i].name(),
+        ", which is the same for every example, but an argument differs between examples. "
+        "Use the out-of-place operator instead, or make ",
+        schema.arguments()[i].name(), " from a batched tensor x, for example by x.new_zeros(...).");
   }
   TORCH_CHECK_NOT_IMPLEMENTED(!any_batched || level->batch_size > 0,
                               "functx.vmap: ", op.operator_name(),
@@ -115,12 +115,13 @@ c10::IValue stack_results(const c10::OperatorHandle& op, const LevelPtr& level,
     std::vector<Tensor> tensors;
     for (const auto& result : results) {
       tensors.push_back(result[position].toTensor());
-      TORCH_CHECK(tensors.back().sym_sizes() == tensors.front().sym_sizes(),
-                  "functx.vmap: ", op.operator_name(),
-                  " gives results of different shapes for different examples (",
-                  tensors.front().sizes(), " and ", tensors.back().sizes(),
-                  "), which cannot be one batch. Run it outside vmap, or use an operator whose "
-                  "result has a fixed shape.");
+      TORCH_CHECK(
+          tensors.back().sym_sizes() == tensors.front().sym_sizes(),
+          "functx.vmap: ", op.operator_name(),
+          " gives results of different shapes for different examples (", tensors.front().sizes(),
+          " and ", tensors.back().sizes(),
+          "), a dynamic shape (data-dependent shape), which cannot be one batch. Call it outside "
+          "vmap, or use an operator whose result has a fixed shape.");
     }
     return make_batched(level, {at::stack(tensors), true});
   }

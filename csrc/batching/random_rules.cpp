@@ -191,8 +191,8 @@ void check_written_are_batched(const Draw& draw) {
         "functx.vmap: Cannot ask for different inplace randomness on an unbatched tensor: ",
         draw.op.operator_name(), " writes into ", draw.schema().arguments()[i].name(),
         ", which is the same for every example. Use an operator that returns a new tensor "
-        "(torch.rand, torch.randn_like...), create the tensor from a batched one (for example "
-        "with x.new_empty(...)), or pass randomness=\"same\".");
+        "(torch.rand, torch.randn_like...), make the tensor from a batched tensor x, for example "
+        "by x.new_empty(...), or pass randomness=\"same\".");
   }
 }
 
@@ -386,8 +386,8 @@ void check_may_draw(const c10::OperatorHandle& op, const Level& level) {
       level.randomness != Randomness::Error,
       "functx.vmap: called random operation while in randomness error mode: ", op.operator_name(),
       " draws random numbers, and randomness=\"error\", the default, does not allow that. "
-      "Pass randomness=\"different\" to vmap for a draw per example or randomness=\"same\" "
-      "for one that all examples share, or draw outside of vmap.");
+      "Pass randomness=\"different\" to vmap (or jacfwd) for a draw per example or "
+      "randomness=\"same\" for one that all examples share, or draw outside of it.");
 }
 
 void draw_for_batch(const c10::OperatorHandle& op, const LevelPtr& level, Stack* stack) {

@@ -110,9 +110,9 @@ void detail::refuse_captured(const char* name, const Tensor& self) {
                 "functx.grad: ", name,
                 " would mutate a captured Tensor: it writes a value that is being differentiated "
                 "into a tensor from outside of the function that grad (or vjp, jacrev...) "
-                "transforms, which would stay on the tape. Pass it to the function as an argument, "
-                "use the out-of-place operator, write into a clone, or detach the value if it is a "
-                "statistic.");
+                "transforms, and would tie it to a tape that ends with the transform. Pass it to "
+                "the function as an argument, use the out-of-place operator, write into a clone, "
+                "or detach the value if it is a statistic.");
     level.written_arguments.push_back(self);
   }
 }

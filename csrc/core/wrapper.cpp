@@ -56,10 +56,11 @@ void check_alive(const Wrapper& wrapper) {
   TORCH_CHECK(
       level.alive || torch::autograd::get_current_graph_task_id() != -1, "functx.",
       name_of(level.transform),
-      ": a tensor of this transform has escaped it: it was used after the transform (level ",
-      level.id,
-      ") had returned, probably kept in a global, an attribute or a list. Return it from "
-      "the transformed function instead.");
+      ": a tensor of this transform has escaped from inside a function being ",
+      level.transform == Transform::Vmap ? "vmapped" : "differentiated",
+      ": it was used after the transform (level ", level.id,
+      ") had returned, probably kept in a global, an attribute or a list. Return it from the "
+      "function instead.");
 }
 
 }  // namespace functx

@@ -14,10 +14,11 @@ Dual conform(Tensor tangent, Tensor primal) {
   if (tangent.scalar_type() != primal.scalar_type()) {
     tangent = tangent.to(primal.scalar_type());
   }
-  if (tangent.sym_sizes() != primal.sym_sizes()) {
+  const bool expands = tangent.sym_sizes() != primal.sym_sizes();
+  if (expands) {
     tangent = tangent.expand_symint(primal.sym_sizes());
   }
-  return {std::move(primal), std::move(tangent), false};
+  return {std::move(primal), std::move(tangent), !expands};
 }
 
 bool is_differentiable(const Tensor& tensor) {

@@ -40,7 +40,7 @@ Tensor reflect(const Tensor& reflectors, const Tensor& tau, Tensor other, bool l
 // The tangent of that product, of duals that a tape of this level does not see.
 Tensor reflection_tangent(const LevelPtr& level, const Tensor& reflectors, const Tensor& tau,
                           const Tensor& other, bool left, bool transpose) {
-  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
   return unwrap_dual(level, reflect(dual(reflectors), dual(tau), dual(other), left, transpose))
       .tangent;
 }

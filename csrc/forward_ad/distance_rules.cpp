@@ -62,7 +62,7 @@ Dual euclidean_dist(const Dual& x1, const Dual& x2) {
 // The gradient by `x1`, of duals that a tape of this level does not see.
 Tensor cdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& x1, const Tensor& x2,
                       double p, const Tensor& lengths) {
-  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
   if (p == 0) {
     return at::zeros_like(dual(x1));
   }
@@ -96,7 +96,7 @@ Dual pdist(const Dual& rows, double p) {
 
 Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& rows, double p,
                       const Tensor& lengths) {
-  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
   const Tensor zeros = at::zeros_like(dual(rows));
   if (p == 0) {
     return zeros;

@@ -1,18 +1,53 @@
 #include "forward_ad/dual_tensor.h"
 
 #include <ATen/ops/_new_zeros_with_same_feature_meta.h>
+#include <ATen/ops/view_as_complex.h>
+#include <ATen/ops/view_as_real.h>
+
+#include <algorithm>
 
 #include "batching/batched_tensor.h"
+#include "core/alias.h"
 #include "core/registry.h"
 
 namespace functx {
 namespace {
 
+// The memory of `base_tangent`, without the conjugate or negative bit by which `base` looks at its
+// own, as numbers of the type of `view`, real for a part of complex ones or the other way round.
+Tensor reinterpret(const Tensor& base_tangent, const Tensor& base, const Tensor& view) {
+  Tensor memory = base.is_conj() ? base_tangent.conj() : base_tangent;
+  memory = base.is_neg() ? memory._neg_view() : memory;
+  return base.is_complex() && !view.is_complex() ? at::view_as_real(memory) : memory;
+}
+
 // `view` looks at `base` by strides: the tangent that looks at `base_tangent` in the same way.
 Tensor same_view(const Tensor& base_tangent, const Tensor& base, const Tensor& view) {
-  return base_tangent.as_strided_symint(
-      view.sym_sizes(), view.sym_strides(),
-      base_tangent.sym_storage_offset() + view.sym_storage_offset() - base.sym_storage_offset());
+  const Tensor memory = reinterpret(base_tangent, base, view);
+  // Offsets and strides count elements, of which a complex number has two.
+  const int64_t base_scale = base.is_complex() && !view.is_complex() ? 2 : 1;
+  const int64_t view_scale = view.is_complex() && !base.is_complex() ? 2 : 1;
+  const auto offset = memory.sym_storage_offset() + view.sym_storage_offset() * view_scale -
+                      base.sym_storage_offset() * base_scale;
+  auto sizes = view.sym_sizes().vec();
+  auto strides = view.sym_strides().vec();
+  if (view_scale == 2) {
+    std::transform(strides.begin(), strides.end(), strides.begin(), [](auto& s) { return s * 2; });
+    sizes.emplace_back(2);
+    strides.emplace_back(1);
+  }
+  Tensor tangent = memory.as_strided_symint(sizes, strides, offset);
+  tangent = view_scale == 2 ? at::view_as_complex(tangent) : tangent;
+  tangent = view.is_conj() ? tangent.conj() : tangent;
+  return view.is_neg() ? tangent._neg_view() : tangent;
+}
+
+// Whether what are views of `primal` are views of `tangent` too, by the same strides.
+bool has_layout_of(const Tensor& tangent, const Tensor& primal) {
+  return tangent.scalar_type() == primal.scalar_type() &&
+         tangent.sym_sizes() == primal.sym_sizes() &&
+         tangent.sym_strides() == primal.sym_strides() && tangent.is_conj() == primal.is_conj() &&
+         tangent.is_neg() == primal.is_neg();
 }
 
 // Whether `written` can be copied into `target`: whatever differs between the examples of a batch
@@ -51,7 +86,8 @@ DualTensor::DualTensor(LevelPtr level, Dual dual, Pointer base)
 const Tensor& DualTensor::tangent() const {
   if (base_ != nullptr && !base_->tangent_.is_same(base_tangent_)) {
     base_tangent_ = base_->tangent_;
-    tangent_ = same_view(base_tangent_, base_->primal_, primal_);
+    tangent_ =
+        base_tangent_.defined() ? same_view(base_tangent_, base_->primal_, primal_) : Tensor();
   }
   return tangent_;
 }
@@ -75,8 +111,22 @@ void DualTensor::make_tangent_writable(const Tensor& written) {
   owns_tangent_ = true;
 }
 
-void DualTensor::write_tangent(const Tensor& tangent) {
-  if (!tangent.defined() && !this->tangent().defined()) {
+// Where all of the memory is written to, nothing of the old tangent has to be kept.
+bool DualTensor::replace_tangent(const Tensor& tangent, bool is_fresh) {
+  if (base_ != nullptr || is_part_) {
+    return false;
+  }
+  if (!tangent.defined() || (is_fresh && has_layout_of(tangent, primal_))) {
+    tangent_ = tangent;
+    owns_tangent_ = true;
+  } else if (!owns_tangent_ && !tangent.is_same(tangent_)) {
+    tangent_ = Tensor();
+  }
+  return tangent.is_same(tangent_);
+}
+
+void DualTensor::write_tangent(const Tensor& tangent, bool is_fresh) {
+  if ((!tangent.defined() && !this->tangent().defined()) || replace_tangent(tangent, is_fresh)) {
     return;
   }
   root()->make_tangent_writable(tangent.defined() ? tangent : tangent_);
@@ -98,10 +148,18 @@ const Tensor& DualTensor::tangent_in_layout_of_primal() {
   return tangent();
 }
 
-void DualTensor::replace(Tensor primal, Tensor tangent) {
+void DualTensor::replace(Tensor primal, Tensor tangent, bool is_part) {
+  is_part_ = is_part_ || is_part;
   primal_ = std::move(primal);
   tangent_ = std::move(tangent);
   mirror(primal_, 0);
+}
+
+void DualTensor::become(Dual dual) {
+  base_.reset();
+  base_tangent_.reset();
+  owns_tangent_ = dual.owns_tangent;
+  replace(std::move(dual.primal), std::move(dual.tangent));
 }
 
 DualTensor::Pointer DualTensor::root() {
@@ -116,7 +174,9 @@ c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
 c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
     c10::VariableVersion&& version, bool allow_metadata_change) const {
   auto copy =
-      c10::make_intrusive<DualTensor>(level(), dual(), const_cast<DualTensor*>(this)->root());
+      is_for_data(version, allow_metadata_change)
+          ? c10::make_intrusive<DualTensor>(level(), Dual{primal_.variable_data(), {}}, Pointer())
+          : c10::make_intrusive<DualTensor>(level(), dual(), const_cast<DualTensor*>(this)->root());
   copy->set_version_counter(std::move(version));
   copy->set_allow_tensor_metadata_change(allow_metadata_change);
   return copy;
@@ -128,7 +188,14 @@ void DualTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
               "functx.jvp: the data of a dual tensor can only be set to that of another tensor of "
               "the same jvp. Use copy_ instead of assigning to .data.");
   const auto& other = static_cast<const DualTensor&>(*impl);
-  replace(other.primal_, other.tangent());
+  const Tensor kept = tangent();
+  TORCH_CHECK(!kept.defined() || kept.sym_sizes() == other.sym_sizes(),
+              "functx.jvp: the data of a dual tensor with a tangent of shape ", kept.sym_sizes(),
+              " can't be set to data of shape ", other.sym_sizes(),
+              ". Bind the name to the new tensor instead of assigning to .data.");
+  // As in reverse mode, what is differentiated stays so, and its new value is a constant.
+  become({other.primal_.variable_data(),
+          kept.defined() ? kept.to(other.primal_.scalar_type()) : kept, /*owns_tangent=*/false});
 }
 
 void DualTensor::release_resources() {

@@ -9,8 +9,8 @@ namespace functx {
 struct Dual {
   Tensor primal;
   Tensor tangent;
-  // False for a tangent that somebody else may hold too (one that was passed through, or expanded):
-  // it is copied before it is written to.
+  // False for a tangent that somebody else may hold too, or that was expanded: it is copied before
+  // it is written to. Rules need not say of a tangent that an argument has (sharing.h).
   bool owns_tangent = true;
 
   bool has_tangent() const { return tangent.defined(); }
@@ -30,15 +30,29 @@ class DualTensor final : public Wrapper {
   Dual dual() const { return {primal_, tangent(), false}; }
 
   // After the primal was written to in place: makes `tangent` (undefined: zero) the tangent, for
-  // all tensors that share memory with this one.
-  void write_tangent(const Tensor& tangent);
+  // all tensors that share memory with this one. A fresh one, which nobody else holds, may be kept.
+  void write_tangent(const Tensor& tangent, bool is_fresh = false);
+
+  // Whether the tangent may be written to in place, and that from now on it may not, or may.
+  bool owns_tangent() { return root()->owns_tangent_; }
+  void lend_tangent() { root()->owns_tangent_ = false; }
+  void take_tangent_back() { root()->owns_tangent_ = true; }
+
+  // What another dual can be made of: the tangent has two holders from now on.
+  Dual lend() {
+    lend_tangent();
+    return dual();
+  }
 
   // The tangent in the memory layout of the primal, so that a view of the primal by strides is the
   // same view of the tangent. There must be a tangent.
   const Tensor& tangent_in_layout_of_primal();
 
-  // For in-place operators that turn a tensor into a view of itself (`t_`...).
-  void replace(Tensor primal, Tensor tangent);
+  // For in-place operators that turn a tensor into a view of itself (`t_`...), or of a part of it.
+  void replace(Tensor primal, Tensor tangent, bool is_part = false);
+
+  // Makes this another dual, which is a view of nothing.
+  void become(Dual dual);
 
   // The tensor that views of this one are views of.
   Pointer root();
@@ -52,6 +66,7 @@ class DualTensor final : public Wrapper {
 
  private:
   void make_tangent_writable(const Tensor& written);
+  bool replace_tangent(const Tensor& tangent, bool is_fresh);
 
   Tensor primal_;
   // A view's tangent is looked up again when its base's is another than `base_tangent_`.
@@ -59,6 +74,8 @@ class DualTensor final : public Wrapper {
   mutable Tensor base_tangent_;
   Pointer base_;
   bool owns_tangent_;
+  // Whether there are views of more memory than this tensor has left.
+  bool is_part_ = false;
 };
 
 Tensor make_dual(const LevelPtr& level, Dual dual);

@@ -185,7 +185,7 @@ struct Elementwise<Op, derivative, Tensor(const Tensor&, Rest...)> {
     if (x.has_tangent()) {
       y.tangent = derivative(x.tangent, x.primal, y.primal, rest...);
     }
-    return make_dual(level, std::move(y));
+    return pack_dual(level, Lenders(level, self), std::move(y));
   }
 };
 
@@ -217,8 +217,8 @@ struct Partials<Op, Tensor(Args...), derivatives...> {
           };
           const auto duals = std::forward_as_tuple(args...);
           (add_term(std::get<positions>(duals), derivatives), ...);
-          return make_dual(level, tangent.defined() ? conform(std::move(tangent), std::move(primal))
-                                                    : Dual{std::move(primal), {}});
+          return pack_dual(level, Lenders(level, original...),
+                           conform(std::move(tangent), std::move(primal)));
         },
         originals);
   }
@@ -230,7 +230,7 @@ struct Nondifferentiable;
 template <class Op, class Result, class... Args>
 struct Nondifferentiable<Op, Result(Args...)> {
   static Result call(const LevelPtr& level, Args... args) {
-    return pack_dual(level, Op::call(primal_of(unpack_dual(level, args), args)...));
+    return pack_dual(level, Lenders(level), Op::call(primal_of(unpack_dual(level, args), args)...));
   }
 };
 

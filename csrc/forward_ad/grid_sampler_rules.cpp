@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor> grid_sampler_backward(const LevelPtr& level, const Te
                                                  const Tensor& input, const Tensor& grid,
                                                  int64_t interpolation, int64_t padding,
                                                  bool align_corners, std::array<bool, 2>) {
-  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
   const GridSampling sampling{interpolation, padding, align_corners};
   auto [by_input, by_grid] = sampling.gradients(dual(grad), dual(input), dual(grid));
   return {by_input, by_grid};

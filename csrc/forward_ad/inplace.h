@@ -9,7 +9,12 @@ namespace functx {
 
 // Makes `tangent` the tangent of `self`, whose primal has just been written to by operator `name`.
 // Raises if `self` is not a tensor of `level` and so cannot hold one.
-void write_back(const char* name, const LevelPtr& level, const Tensor& self, const Tensor& tangent);
+void write_tangent(const char* name, const LevelPtr& level, const Tensor& self,
+                   const Tensor& tangent);
+
+// Likewise with the tangent of `result`, whose primal was written.
+void write_tangent_of(const char* name, const LevelPtr& level, const Tensor& self,
+                      const Tensor& result);
 
 // Raises in the same case before anything was written.
 void check_can_hold_tangent(const char* name, const LevelPtr& level, const Tensor& self,
@@ -45,6 +50,19 @@ inline Tensor old_value(const LevelPtr& level, const Dual& self) {
                    {self.primal.clone(), self.has_tangent() ? self.tangent.clone() : Tensor()});
 }
 
+// The result of a rule on `self`, to be written back: that it may share the tangent of `self` is
+// nothing to remember.
+template <class Rule>
+Tensor keep_own_tangent(const LevelPtr& level, const Tensor& self, const Rule& rule) {
+  auto* wrapper = at_level<DualTensor>(self, *level);
+  const bool owned = wrapper != nullptr && wrapper->owns_tangent();
+  Tensor result = rule();
+  if (owned) {
+    wrapper->take_tangent_back();
+  }
+  return result;
+}
+
 // An in-place operator by the rule of its functional form: the rule runs on the old values, then
 // both halves are written.
 template <class InplaceOp, class Op, class Signature = typename InplaceOp::schema>
@@ -66,15 +84,17 @@ struct Inplace<InplaceOp, Op, Tensor&(Tensor&, Args...)> {
         c10::GradMode::is_enabled() &&
         (may_be_saved(unpack_dual(level, self)) || (may_be_saved(unpack_dual(level, args)) || ...));
     const Tensor old = is_saved ? old_value(level, unwrap_dual(level, self)) : self;
-    const Dual result = unwrap_dual(level, Rules<Op>::dual(level, old, args...));
-    if (result.primal.scalar_type() == primal.scalar_type() &&
-        result.primal.sym_sizes() == primal.sym_sizes()) {
-      primal.copy_(result.primal);
+    const Tensor result = keep_own_tangent(
+        level, self, [&]() -> Tensor { return Rules<Op>::dual(level, old, args...); });
+    const Tensor& new_primal = at_level<DualTensor>(result, *level)->primal();
+    if (new_primal.scalar_type() == primal.scalar_type() &&
+        new_primal.sym_sizes() == primal.sym_sizes()) {
+      primal.copy_(new_primal);
     } else {
       // Casts, or raises what PyTorch raises.
       InplaceOp::call(primal, primal_of(unpack_dual(level, args), args)...);
     }
-    write_back(InplaceOp::name, level, self, result.tangent);
+    write_tangent_of(InplaceOp::name, level, self, result);
     return self;
   }
 };
@@ -89,7 +109,7 @@ struct InplaceByRule<InplaceOp, tangent_rule, Tensor&(Tensor&, Args...)> {
     check_can_hold_tangent(InplaceOp::name, level, self, tangent.defined());
     Tensor primal = unwrap_dual(level, self).primal;
     InplaceOp::call(primal, primal_of(unpack_dual(level, args), args)...);
-    write_back(InplaceOp::name, level, self, tangent);
+    write_tangent(InplaceOp::name, level, self, tangent);
     return self;
   }
 };

@@ -89,30 +89,6 @@ std::tuple<Dual, Tensor> multilabel_margin_loss(const Dual& self, const Dual& ta
   return {conform(change, std::move(primal)), std::move(is_target)};
 }
 
-// Likewise for sequences, [T, N, C]. `Lengths` are lists or tensors.
-template <class Op, class Backward, class Lengths>
-std::tuple<Dual, Tensor> ctc_loss(const Dual& log_probs, const Dual& targets,
-                                  const Lengths& input_lengths, const Lengths& target_lengths,
-                                  int64_t blank, bool zero_infinity) {
-  const auto given = [](const auto& lengths) {
-    if constexpr (std::is_same_v<Lengths, Dual>) {
-      return lengths.primal;
-    } else {
-      return lengths;
-    }
-  };
-  const auto inputs = given(input_lengths), outputs = given(target_lengths);
-  auto [loss, log_alpha] =
-      Op::call(log_probs.primal, targets.primal, inputs, outputs, blank, zero_infinity);
-  const Tensor slopes =
-      Backward::call(loss.new_ones_symint(loss.sym_sizes()), log_probs.primal, targets.primal,
-                     inputs, outputs, loss, log_alpha, blank, zero_infinity);
-  const Tensor terms = slopes.mul(log_probs.tangent);
-  const bool is_single = terms.dim() == 2;
-  Tensor tangent = is_single ? terms.sum() : terms.sum(at::IntArrayRef{0, 2});
-  return {conform(std::move(tangent), std::move(loss)), std::move(log_alpha)};
-}
-
 }  // namespace
 
 FUNCTX_RULES(jvp_row_losses) {
@@ -120,9 +96,6 @@ FUNCTX_RULES(jvp_row_losses) {
   dual_rule<ops::multi_margin_loss_backward, multi_margin_loss_backward>();
   dual_rule<ops::multilabel_margin_loss_forward, multilabel_margin_loss>();
   linear_in_first<ops::multilabel_margin_loss_backward>();
-  dual_rule<ops::_ctc_loss, ctc_loss<ops::_ctc_loss, ops::_ctc_loss_backward, at::IntArrayRef>>();
-  dual_rule<ops::_ctc_loss_Tensor,
-            ctc_loss<ops::_ctc_loss_Tensor, ops::_ctc_loss_backward_Tensor, Dual>>();
 }
 
 }  // namespace functx

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "core/kernel.h"
-#include "forward_ad/dual_tensor.h"
+#include "forward_ad/sharing.h"
 
 namespace functx {
 
@@ -105,34 +105,35 @@ const T& primal_of(const T& other, const T&) {
   return other;
 }
 
-inline Tensor pack_dual(const LevelPtr& level, Dual result) {
-  return make_dual(level, std::move(result));
+inline Tensor pack_dual(const LevelPtr& level, const Lenders& lenders, Dual result) {
+  return make_dual(level, lenders.settle(std::move(result)));
 }
 
-inline Tensor pack_dual(const LevelPtr& level, Tensor result) {
+inline Tensor pack_dual(const LevelPtr& level, const Lenders&, Tensor result) {
   return make_dual(level, {std::move(result), {}});
 }
 
 template <class Element>
-std::vector<Tensor> pack_dual(const LevelPtr& level, std::vector<Element> results) {
+std::vector<Tensor> pack_dual(const LevelPtr& level, const Lenders& lenders,
+                              std::vector<Element> results) {
   std::vector<Tensor> packed;
   packed.reserve(results.size());
   for (auto& result : results) {
-    packed.push_back(pack_dual(level, std::move(result)));
+    packed.push_back(pack_dual(level, lenders, std::move(result)));
   }
   return packed;
 }
 
 // Elements that are not tensors (philox seeds, sizes) pass through.
 template <class T>
-T pack_dual(const LevelPtr&, T result) {
+T pack_dual(const LevelPtr&, const Lenders&, T result) {
   return result;
 }
 
 template <class... Results>
-auto pack_dual(const LevelPtr& level, std::tuple<Results...> results) {
+auto pack_dual(const LevelPtr& level, const Lenders& lenders, std::tuple<Results...> results) {
   return std::apply(
-      [&](auto&... each) { return std::make_tuple(pack_dual(level, std::move(each))...); },
+      [&](auto&... each) { return std::make_tuple(pack_dual(level, lenders, std::move(each))...); },
       results);
 }
 
@@ -149,12 +150,12 @@ struct DualAdapter<Op, rule, Result(Args...)> {
   template <class Originals, class... Unpacked>
   static Result call_unpacked(const LevelPtr& level, const Originals& originals,
                               const Unpacked&... args) {
-    if ((has_tangent(args) || ...)) {
-      return pack_dual(level, rule(args...));
-    }
     return std::apply(
         [&](const auto&... original) {
-          return pack_dual(level, Op::call(primal_of(args, original)...));
+          if ((has_tangent(args) || ...)) {
+            return pack_dual(level, Lenders(level, original...), rule(args...));
+          }
+          return pack_dual(level, Lenders(level), Op::call(primal_of(args, original)...));
         },
         originals);
   }

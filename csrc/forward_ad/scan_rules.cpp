@@ -71,7 +71,7 @@ Tensor cumprod_gradient(Tensor grad, Tensor x, int64_t dim) {
 // PyTorch's composition for a backward that is not recorded can't be differentiated at zeros.
 Tensor cumprod_backward(const LevelPtr& level, const Tensor& grad, const Tensor& input, int64_t dim,
                         const Tensor&) {
-  const auto dual = [&](const Tensor& x) { return make_dual(level, unwrap_dual(level, x)); };
+  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
   return cumprod_gradient(dual(grad), dual(input), dim);
 }
 

@@ -57,7 +57,20 @@ const Tensor& as_strided_(const LevelPtr& level, const Tensor& self, c10::SymInt
                           c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
   auto& wrapper = *at_level<DualTensor>(self, *level);
   Dual view = strided(wrapper, size, stride, offset);
-  wrapper.replace(std::move(view.primal), std::move(view.tangent));
+  wrapper.replace(std::move(view.primal), std::move(view.tangent), /*is_part=*/true);
+  return self;
+}
+
+const Tensor& resize_(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size,
+                      std::optional<at::MemoryFormat> format) {
+  auto& wrapper = *at_level<DualTensor>(self, *level);
+  TORCH_CHECK(!wrapper.tangent().defined() || self.sym_sizes() == size,
+              "functx.jvp: resize_ cannot give a tensor of shape ", self.sym_sizes(),
+              " that has a tangent the shape ", size,
+              ". Use reshape, slices or torch.nn.functional.pad, which make a new tensor.");
+  Tensor primal = wrapper.primal();
+  ops::resize_::call(primal, size, format);
+  wrapper.replace(primal, wrapper.tangent(), /*is_part=*/true);
   return self;
 }
 
@@ -111,6 +124,8 @@ FUNCTX_RULES(jvp_inplace_views) {
   inplace_view<ops::unsqueeze_, ops::unsqueeze>();
   Rules<ops::as_strided_>::dual = &as_strided_;
   install_kernel<ops::as_strided_>();
+  Rules<ops::resize_>::dual = &resize_;
+  install_kernel<ops::resize_>();
 }
 
 }  // namespace functx

@@ -12,12 +12,14 @@
 #include "core/alias.h"
 #include "core/coverage.h"
 #include "core/nested.h"
-#include "forward_ad/dual_tensor.h"
+#include "forward_ad/sharing.h"
+#include "python/batching_rules.h"
 #include "python/births.h"
 #include "python/data_setter.h"
 #include "python/function_arguments.h"
 #include "python/item_access.h"
-#include "python/python_rules.h"
+#include "python/jvp_rules.h"
+#include "python/rule_handle.h"
 #include "reverse_ad/engine_call.h"
 #include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
@@ -85,11 +87,12 @@ Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optiona
   }
   const int64_t rank = result.logical_dim() + 1;
   if (*dim < -rank || *dim >= rank) {
-    throw py::index_error("functx.vmap: out_dims has " + std::to_string(*dim) +
-                          " for an output that has " + std::to_string(rank) +
-                          " dimensions with the batch dimension. Dimension out of range: give a "
-                          "position from " +
-                          std::to_string(-rank) + " to " + std::to_string(rank - 1) + ".");
+    throw py::index_error("functx.vmap: out_dims does not fit an output of shape " +
+                          c10::str(leaf.sym_sizes()) +
+                          ", which gets the mapped dimension besides: Dimension out of range "
+                          "(expected to be in range of [" +
+                          std::to_string(-rank) + ", " + std::to_string(rank - 1) + "], but got " +
+                          std::to_string(*dim) + ")");
   }
   return ensure_batched(result, level->batch_size).movedim(0, *dim);
 }
@@ -106,16 +109,24 @@ py::list unbatch(const LevelPtr& level, const py::sequence& leaves, const py::se
   return values;
 }
 
+// The tangent is the caller's: in-place operators must not write to it, nor to the primal if the
+// two are one.
+Dual dual_of(const LevelPtr& level, const Tensor& primal, const Tensor& tangent) {
+  if (!may_share_memory(primal, tangent)) {
+    return {primal, tangent, /*owns_tangent=*/false};
+  }
+  const HideFrom hidden(*level);
+  return {primal, tangent.clone()};
+}
+
 py::list make_duals(const LevelPtr& level, const py::sequence& primals,
                     const py::sequence& tangents) {
   py::list duals(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
     const py::object primal = primals[i];
     const py::object tangent = tangents[i];
-    // The tangent is the caller's: in-place operators must not write to it.
-    duals[i] =
-        wrap(make_dual(level, {tensor_of(primal), tangent.is_none() ? Tensor() : tensor_of(tangent),
-                               /*owns_tangent=*/false}));
+    duals[i] = wrap(make_dual(level, dual_of(level, tensor_of(primal),
+                                             tangent.is_none() ? Tensor() : tensor_of(tangent))));
   }
   return duals;
 }
@@ -125,6 +136,9 @@ py::tuple unpack_duals(const LevelPtr& level, const py::sequence& leaves) {
   py::list tangents(leaves.size());
   for (size_t i = 0; i < leaves.size(); ++i) {
     const py::object leaf = leaves[i];
+    if (auto* wrapper = at_level<DualTensor>(tensor_of(leaf), *level)) {
+      wrapper->lend_tangent();
+    }
     Dual dual = unwrap_dual(level, tensor_of(leaf));
     primals[i] = wrap(std::move(dual.primal));
     tangents[i] = dual.has_tangent() ? wrap(std::move(dual.tangent)) : py::none();
@@ -265,7 +279,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_item_access(m);
   bind_births(m);
   bind_data_setter(m);
-  bind_python_rules(m);
+  bind_rule_handles(m);
+  bind_batching_rules(m);
+  bind_jvp_rules(m);
   bind_function_arguments(m);
   m.def("operator_coverage", [] {
     return operator_coverage(

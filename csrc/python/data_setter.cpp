@@ -25,11 +25,12 @@ int set_data(PyObject* self, PyObject* value, void* closure) {
   if (either != nullptr &&
       (target == nullptr || source == nullptr || target->level() != source->level())) {
     const char* transform = name_of(either->level()->transform);
-    PyErr_Format(PyExc_RuntimeError,
-                 "functx.%s: mutating with `.data` was tried by x.data = y, where x and y do not "
-                 "both belong to this %s, so one can't have the value of the other. Write "
-                 "x.copy_(y) for the numbers in it, or use y in the place of x.",
-                 transform, transform);
+    PyErr_Format(
+        PyExc_RuntimeError,
+        "functx.%s: mutating directly with `.data` under %s transform is not allowed unless "
+        "x and y of x.data = y both belong to it: otherwise one can't have the value of "
+        "the other. Write x.copy_(y) for the numbers in it, or use y in the place of x.",
+        transform, transform);
     return -1;
   }
   return plain_setter(self, value, closure);

@@ -18,4 +18,14 @@ Tensor lift(const Tensor& tensor, const LevelPtr& level) {
                                              : make_dual(level, {tensor, {}});
 }
 
+LevelPtr innermost_of(at::ArrayRef<Tensor> tensors, LevelPtr innermost) {
+  for (const Tensor& tensor : tensors) {
+    const LevelPtr level = tensor.defined() ? level_of(tensor) : LevelPtr();
+    if (level != nullptr && (innermost == nullptr || innermost->id < level->id)) {
+      innermost = level;
+    }
+  }
+  return innermost;
+}
+
 }  // namespace functx

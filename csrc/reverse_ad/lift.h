@@ -12,4 +12,7 @@ Tensor lift(const Tensor& tensor, const LevelPtr& level);
 // The level of `tensor`, null for one that is no wrapper.
 LevelPtr level_of(const Tensor& tensor);
 
+// The innermost level among `tensors`, at least `innermost`.
+LevelPtr innermost_of(at::ArrayRef<Tensor> tensors, LevelPtr innermost = {});
+
 }  // namespace functx

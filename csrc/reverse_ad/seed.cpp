@@ -10,16 +10,6 @@
 
 namespace functx {
 
-LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost) {
-  for (const Tensor& tensor : tensors) {
-    const LevelPtr level = tensor.defined() ? level_of(tensor) : LevelPtr();
-    if (level != nullptr && (innermost == nullptr || innermost->id < level->id)) {
-      innermost = level;
-    }
-  }
-  return innermost;
-}
-
 Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& stratum) {
   const Tensor value = detach_all(output);
   Tensor seed = cotangent.defined() ? cotangent : at::ones_like(value);

@@ -1,14 +1,9 @@
 // What the engine starts from.
 #pragma once
 
-#include <vector>
-
 #include "core/wrapper.h"
 
 namespace functx {
-
-// The innermost level among `tensors`, at least `innermost`.
-LevelPtr innermost_of(const std::vector<Tensor>& tensors, LevelPtr innermost = {});
 
 // `cotangent` of `output`, ones if it is undefined, as the engine can take it. It adds up gradients
 // in place where it may: no plain tensor must be among those of wrappers of `stratum`.

@@ -69,16 +69,23 @@ void check_differentiable(const torch::autograd::edge_list& roots) {
 }
 
 // The wrapper `tensor` with another value, on the same tape.
-Tensor with_value_of(const Tensor& tensor, const Tensor& wrapper) {
+Tensor with_value(const Tensor& tensor, const LevelPtr& level, Batched value) {
   Tensor recorded = tensor.alias();
-  recorded.unsafeGetTensorImpl()->shallow_copy_from(wrapper.getIntrusivePtr());
+  recorded.unsafeGetTensorImpl()->shallow_copy_from(
+      make_batched(level, std::move(value)).getIntrusivePtr());
+  return recorded;
+}
+
+Tensor with_value(const Tensor& tensor, const LevelPtr& level, Dual value) {
+  Tensor recorded = tensor.alias();
+  at_level<DualTensor>(recorded, *level)->become(std::move(value));
   return recorded;
 }
 
 // `tensor` without the wrapper level that `level` brought for its tape, which may by now be below
 // one of an inner transform of the pullback.
 Tensor outside_stratum(const Level& level, const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
+  Wrapper* wrapper = as_wrapper(tensor);
   if (level.stratum == nullptr || wrapper == nullptr) {
     return tensor;
   }
@@ -90,14 +97,14 @@ Tensor outside_stratum(const Level& level, const Tensor& tensor) {
     const Tensor value = outside_stratum(level, batched.value);
     return value.is_same(batched.value)
                ? tensor
-               : with_value_of(tensor, make_batched(wrapper->level(), {value, batched.is_batched}));
+               : with_value(tensor, wrapper->level(), Batched{value, batched.is_batched});
   }
-  const Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  const Dual dual = static_cast<DualTensor*>(wrapper)->lend();
   const Tensor primal = outside_stratum(level, dual.primal);
   const Tensor tangent = outside_stratum(level, dual.tangent);
   return primal.is_same(dual.primal) && tangent.is_same(dual.tangent)
              ? tensor
-             : with_value_of(tensor, make_dual(wrapper->level(), {primal, tangent, false}));
+             : with_value(tensor, wrapper->level(), Dual{primal, tangent, false});
 }
 
 }  // namespace

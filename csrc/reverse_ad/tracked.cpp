@@ -28,7 +28,7 @@ bool is_tracked_below(const Tensor& tensor) {
 bool is_tracked(const Tensor& tensor) { return tensor.requires_grad() || is_tracked_below(tensor); }
 
 Tensor detach_all(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
+  Wrapper* wrapper = as_wrapper(tensor);
   if (wrapper == nullptr) {
     return tensor.requires_grad() ? tensor.detach() : tensor;
   }
@@ -39,7 +39,7 @@ Tensor detach_all(const Tensor& tensor) {
     const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
     return make_batched(wrapper->level(), {detach_all(batched.value), batched.is_batched});
   }
-  Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
+  Dual dual = static_cast<DualTensor*>(wrapper)->lend();
   dual.primal = detach_all(dual.primal);
   dual.tangent = dual.has_tangent() ? detach_all(dual.tangent) : dual.tangent;
   return make_dual(wrapper->level(), std::move(dual));

@@ -1,6 +1,7 @@
-#include "batching/runtime_rules.h"
+#include "core/runtime_rules.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -16,28 +17,30 @@
 namespace functx {
 namespace {
 
-// The rules of one operator; the one added last applies.
+// The rules of one operator; for each transform, the one added last applies.
 class RuleStack {
  public:
-  RuntimeRulePtr top() const {
+  RuntimeRulePtr top(Transform transform) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return rules_.empty() ? nullptr : rules_.back();
+    const auto& rules = rules_.at(static_cast<size_t>(transform));
+    return rules.empty() ? nullptr : rules.back();
   }
 
-  void add(RuntimeRulePtr rule) {
+  void add(Transform transform, RuntimeRulePtr rule) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    rules_.push_back(std::move(rule));
+    rules_.at(static_cast<size_t>(transform)).push_back(std::move(rule));
   }
 
   // The caller still holds the rule, so it is not destroyed in here: that may run anything.
-  void remove(const RuntimeRulePtr& rule) {
+  void remove(Transform transform, const RuntimeRulePtr& rule) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    rules_.erase(std::remove(rules_.begin(), rules_.end(), rule), rules_.end());
+    auto& rules = rules_.at(static_cast<size_t>(transform));
+    rules.erase(std::remove(rules.begin(), rules.end(), rule), rules.end());
   }
 
  private:
   mutable std::mutex mutex_;
-  std::vector<RuntimeRulePtr> rules_;
+  std::array<std::vector<RuntimeRulePtr>, 2> rules_;  // of vmap and jvp
 };
 
 // Stands before the kernel that the operator had, and stays when its rules are gone: a kernel that
@@ -52,10 +55,8 @@ class RuntimeKernel final : public c10::OperatorKernel {
                   torch::jit::Stack* stack) {
     const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
     const bool is_front = keys.has(kFrontKey);
-    const bool applies = operands.top() != nullptr &&
-                         operands.top()->level()->transform == Transform::Vmap &&
-                         !(is_front && passes_on(operands, keys));
-    const RuntimeRulePtr rule = applies ? rules_->top() : nullptr;
+    const bool applies = operands.top() != nullptr && !(is_front && passes_on(operands, keys));
+    const RuntimeRulePtr rule = applies ? rules_->top(operands.top()->level()->transform) : nullptr;
     if (rule == nullptr) {
       otherwise_.callBoxed(op, keys, stack);
       return;
@@ -110,12 +111,13 @@ RuleStack& rules_of(const c10::OperatorHandle& op) {
 
 }  // namespace
 
-void add_runtime_rule(const c10::OperatorHandle& op, RuntimeRulePtr rule) {
-  rules_of(op).add(std::move(rule));
+void add_runtime_rule(Transform transform, const c10::OperatorHandle& op, RuntimeRulePtr rule) {
+  rules_of(op).add(transform, std::move(rule));
 }
 
-void remove_runtime_rule(const c10::OperatorHandle& op, const RuntimeRulePtr& rule) {
-  rules_of(op).remove(rule);
+void remove_runtime_rule(Transform transform, const c10::OperatorHandle& op,
+                         const RuntimeRulePtr& rule) {
+  rules_of(op).remove(transform, rule);
 }
 
 }  // namespace functx

@@ -1,43 +1,22 @@
-// Between the stack of a boxed rule and a rule written in Python. What the rule is given and may
-// return is settled in functx/batching_rules.py; here its arguments and results change language.
-#include "python/python_rules.h"
+// Between the stack of a boxed rule and a batching rule written in Python. What the rule is given
+// and may return is settled in functx/batching_rules.py; here its arguments and results change
+// language.
+#include "python/batching_rules.h"
 
-#include <c10/core/SafePyObject.h>
-#include <torch/csrc/DynamicTypes.h>
-#include <torch/csrc/PyInterpreter.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
-#include "batching/runtime_rules.h"
 #include "core/schema.h"
+#include "python/rule_arguments.h"
+#include "python/rule_handle.h"
 
 namespace functx {
 namespace {
 
 namespace py = pybind11;
-
-// A boxed stack holds these as plain numbers.
-py::object to_python(const c10::IValue& value, const c10::TypePtr& type) {
-  if (value.isNone()) {
-    return py::none();
-  }
-  switch (type->kind()) {
-    case c10::TypeKind::OptionalType:
-      return to_python(value, type->castRaw<c10::OptionalType>()->getElementType());
-    case c10::TypeKind::ScalarTypeType:
-      return py::cast(static_cast<at::ScalarType>(value.toInt()));
-    case c10::TypeKind::LayoutType:
-      return py::reinterpret_borrow<py::object>(
-          reinterpret_cast<PyObject*>(torch::getTHPLayout(static_cast<at::Layout>(value.toInt()))));
-    case c10::TypeKind::MemoryFormatType:
-      return py::cast(static_cast<at::MemoryFormat>(value.toInt()));
-    default:
-      return torch::jit::toPyObject(value);
-  }
-}
 
 // An argument as the rule gets it, and what `in_dims` has in its place: the same structure, 0 for
 // the tensors with a batch dimension.
@@ -53,16 +32,12 @@ class Call {
        c10::ArrayRef<c10::IValue> arguments)
       : level_(level), returns_(schema.returns().size()) {
     const size_t count = positional_count(schema, arguments);
-    for (size_t i = 0; i < arguments.size(); ++i) {
-      const c10::Argument& described = schema.arguments()[i];
-      if (i < count) {
-        const Argument argument = unwrap(arguments[i], described.real_type());
-        positional_.append(argument.value);
-        in_dims_.append(argument.in_dim);
-      } else if (described.kwarg_only() && !is_default(described, arguments[i])) {
-        keywords_[described.name().c_str()] = unwrap(arguments[i], described.real_type()).value;
-      }
+    for (size_t i = 0; i < count; ++i) {
+      const Argument argument = unwrap(arguments[i], schema.arguments()[i].real_type());
+      positional_.append(argument.value);
+      in_dims_.append(argument.in_dim);
     }
+    keywords_ = keyword_arguments(schema, arguments);
   }
 
   bool any_batched() const { return any_batched_; }
@@ -72,25 +47,6 @@ class Call {
   }
 
  private:
-  static bool is_default(const c10::Argument& described, const c10::IValue& argument) {
-    const auto& value = described.default_value();
-    // Comparing tensors would run an operator.
-    return value.has_value() && !argument.isTensor() && !argument.isTensorList() &&
-           argument == *value;
-  }
-
-  // Trailing arguments that have their default value are left out, as everywhere in PyTorch: a rule
-  // need not name them.
-  static size_t positional_count(const c10::FunctionSchema& schema,
-                                 c10::ArrayRef<c10::IValue> arguments) {
-    size_t count = arguments.size();
-    while (count > 0 && (schema.arguments()[count - 1].kwarg_only() ||
-                         is_default(schema.arguments()[count - 1], arguments[count - 1]))) {
-      --count;
-    }
-    return count;
-  }
-
   Argument unwrap(const c10::IValue& value, const c10::TypePtr& type) {
     if (value.isTensor()) {
       const Batched batched = unwrap_batched(level_, value.toTensor());
@@ -153,39 +109,6 @@ void run_rule(const py::handle& rule, const c10::OperatorHandle& op, const Level
   }
 }
 
-// A rule in Python as one of the core. It is dropped on any thread, with or without the GIL.
-RuntimeRulePtr wrap_rule(py::object rule) {
-  auto holder = std::make_shared<const c10::SafePyObject>(rule.release().ptr(), getPyInterpreter());
-  return std::make_shared<const RuntimeRule>(
-      [holder](const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
-        const py::gil_scoped_acquire gil;
-        run_rule(holder->ptr(getPyInterpreter()), op, level, stack);
-      });
-}
-
-c10::OperatorHandle find_operator(const std::string& name, const std::string& overload) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
-}
-
-// Undoes the registration of a rule.
-struct RuleHandle {
-  c10::OperatorHandle op;
-  RuntimeRulePtr rule;
-
-  void remove() {
-    if (rule != nullptr) {
-      remove_runtime_rule(op, rule);
-      rule.reset();
-    }
-  }
-};
-
-RuleHandle add_rule(const std::string& name, const std::string& overload, py::object rule) {
-  RuleHandle handle{find_operator(name, overload), wrap_rule(std::move(rule))};
-  add_runtime_rule(handle.op, handle.rule);
-  return handle;
-}
-
 // Gives the rule that PyTorch knows for the operator of a name, or None. Lives as long as Python.
 PyObject* find_library_rule = nullptr;
 
@@ -214,9 +137,11 @@ py::object wrap_result(const LevelPtr& level, const Tensor& value, std::optional
 
 }  // namespace
 
-void bind_python_rules(py::module_& m) {
-  py::class_<RuleHandle>(m, "RuleHandle").def("remove", &RuleHandle::remove);
-  m.def("add_rule", &add_rule);
+void bind_batching_rules(py::module_& m) {
+  m.def("add_batching_rule",
+        [](const std::string& name, const std::string& overload, py::object rule) {
+          return RuleHandle(Transform::Vmap, name, overload, std::move(rule), run_rule);
+        });
   m.def("ask_for_library_rules", &ask_for_library_rules);
   m.def("wrap_result", &wrap_result);
 }

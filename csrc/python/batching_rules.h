@@ -1,0 +1,10 @@
+// Batching rules written in Python.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace functx {
+
+void bind_batching_rules(pybind11::module_& m);
+
+}  // namespace functx
