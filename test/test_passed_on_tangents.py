@@ -3,7 +3,7 @@ writes to one of the two must leave the other alone."""
 
 import pytest
 import torch
-from _reference import directional_derivative, loop_vmap, randn
+from _reference import autograd_jacobian, directional_derivative, loop_vmap, randn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -165,3 +165,29 @@ def test_nested(outer):
         assert_close(functx.jvp(slope, (x,), (t,))[1], (expected * t).sum())
     else:
         assert_close(functx.grad(slope)(x), expected)
+
+
+@pytest.mark.parametrize("before", [torch.clone, lambda x: x + 1, torch.sin, lambda x: x * 1])
+def test_writes_under_no_grad_keep_the_place_on_a_tape(before):
+    """As the primal's: a clamp for numerical safety, which derivatives take for the identity."""
+
+    def guarded(x):
+        y = before(x)
+        with torch.no_grad():
+            y.clamp_min_(1e-3)
+        return (y.log() * x).sum()
+
+    def free(x):
+        return (before(x).log() * x).sum()
+
+    x, t = randn(4).abs() + 0.5, randn(4)
+    expected = autograd_jacobian(lambda x: autograd_gradient(free, x) @ t, x)[0]
+    assert_close(functx.grad(lambda x: functx.jvp(guarded, (x,), (t,))[1])(x), expected)
+    assert_close(functx.jvp(functx.grad(guarded), (x,), (t,))[1], expected)
+    rows = functx.vmap(functx.grad(lambda x: functx.jvp(guarded, (x,), (t,))[1]))(x[None])
+    assert_close(rows[0], expected)
+
+
+def autograd_gradient(f, x):
+    x = x if x.requires_grad else x.clone().requires_grad_()
+    return torch.autograd.grad(f(x), x, create_graph=True)[0]

@@ -134,6 +134,7 @@ FUNCTX_RULES(linear_cross_entropy) {
   boxed_batching_rule({name.name.c_str()}, with_gradients);
   claim(name, Coverage::Decomposition);
   register_kernel(name, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&reduced>());
+  register_kernel(name, kBackKey, c10::KernelFunction::makeFromBoxedFunction<&boxed_kernel>());
   const c10::OperatorName by_row("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", "");
   claim(by_row, Coverage::Decomposition);
   register_kernel(by_row, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&row_by_row>());

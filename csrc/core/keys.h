@@ -16,10 +16,11 @@ inline constexpr auto kModeKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 // What a mode kernel masks its key set with to pass an operator on.
 inline constexpr c10::DispatchKeySet kBelowModeKeys(c10::DispatchKeySet::FULL_AFTER, kModeKey);
 
-// Included while a grad level is active: in-place operators have kernels here, all others fall
-// through. The key was reserved for projects outside of PyTorch, which has no kernel for it.
-inline constexpr auto kWriteKey = c10::DispatchKey::DeferredInit;
-inline constexpr c10::DispatchKeySet kBelowWriteKey(c10::DispatchKeySet::FULL_AFTER, kWriteKey);
+// Included while a grad level is active. In-place operators have kernels here, and those of
+// backward passes that autograd can't differentiate; all others fall through. The key was reserved
+// for projects outside of PyTorch, which has no kernel for it.
+inline constexpr auto kGradKey = c10::DispatchKey::DeferredInit;
+inline constexpr c10::DispatchKeySet kBelowGradKey(c10::DispatchKeySet::FULL_AFTER, kGradKey);
 
 // A spare backend with an Autograd key of its own, for which PyTorch registers its derivative
 // kernels: autograd can record on a wrapper and comes back to us below.

@@ -94,7 +94,7 @@ void pop_innermost() {
     c10::GradMode::set_enabled(level->grad_mode_outside);
     drop_casts();
     end_noting_births();
-    c10::impl::tls_set_dispatch_key_included(kWriteKey, notes_births());
+    c10::impl::tls_set_dispatch_key_included(kGradKey, notes_births());
   } else {
     update_mode_key();
   }
@@ -150,7 +150,7 @@ LevelPtr push_grad() {
   }
   LevelPtr level = push(Transform::Grad, 0, Randomness::Error);
   begin_noting_births();
-  c10::impl::tls_set_dispatch_key_included(kWriteKey, true);
+  c10::impl::tls_set_dispatch_key_included(kGradKey, true);
   level->stratum = stratum;
   level->grad_mode_outside = c10::GradMode::is_enabled();
   if (c10::InferenceMode::is_enabled()) {

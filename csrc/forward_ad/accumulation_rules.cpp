@@ -1,8 +1,11 @@
 // Sums, means, products and extremes of all that falls into the same place or the same segment.
+#include <ATen/ops/arange.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/searchsorted.h>
 
 #include "forward_ad/conform.h"
 #include "forward_ad/rule.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -156,7 +159,41 @@ Dual segment_reduce_backward(const Dual& grad, const Dual& output, const Dual& d
   return {std::move(primal), std::move(tangent)};
 }
 
+// The same gradient, in operators that can be differentiated.
+std::optional<Tensor> segment_gradient(const Tensor& grad, const Tensor& output, const Tensor& data,
+                                       c10::string_view reduce,
+                                       const std::optional<Tensor>& lengths,
+                                       const std::optional<Tensor>& offsets, int64_t axis,
+                                       const std::optional<at::Scalar>& initial) {
+  const bool is_product = reduce == "prod";
+  if (is_product && as_wrapper(data) == nullptr && data.eq(0).any().item<bool>()) {
+    return std::nullopt;
+  }
+  const Tensor ends =
+      lengths.has_value() && lengths->defined() ? lengths->cumsum(-1) : offsets->slice(-1, 1);
+  std::vector<int64_t> places = ends.sizes().vec();
+  places.back() = data.size(axis);
+  const Tensor place = at::arange(places.back(), ends.options()).expand(places).contiguous();
+  Tensor segment = at::searchsorted(ends.contiguous(), place, /*out_int32=*/false, /*right=*/true);
+  segment = segment.clamp_max(ends.size(-1) - 1);
+  while (segment.dim() < data.dim()) {
+    segment = segment.unsqueeze(-1);
+  }
+  const auto spread = [&](const Tensor& x) { return x.gather(axis, segment.expand(data.sizes())); };
+  if (is_product) {
+    return spread(grad.mul(output)).div(data);
+  }
+  const Tensor slopes = ops::_segment_reduce_backward::call(
+      grad.detach().new_ones_symint(grad.sym_sizes()), output.detach(), data.detach(), reduce,
+      lengths, offsets, axis, initial);
+  return slopes.mul(spread(grad));
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_segments) {
+  recordable<ops::_segment_reduce_backward, segment_gradient>();
+}
 
 FUNCTX_RULES(jvp_accumulation) {
   dual_rule<ops::index_reduce, accumulate<ByRow>>();

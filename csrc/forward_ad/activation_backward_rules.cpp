@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "forward_ad/families.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -137,7 +138,15 @@ std::tuple<Dual, Dual> prelu_backward(const Dual& grad, const Dual& self, const 
           conform(std::move(weight_tangent), std::move(by_weight))};
 }
 
+Tensor hardsigmoid_gradient(const Tensor& grad, const Tensor& self) {
+  return zero_unless(self.abs().lt(3), grad.div(6));
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_activations) {
+  recordable<ops::hardsigmoid_backward, hardsigmoid_gradient>();
+}
 
 FUNCTX_RULES(jvp_activation_backward) {
   partials<ops::tanh_backward, of_grad<ops::tanh_backward>, tanh_by_output>();

@@ -3,6 +3,7 @@
 #include "attention/canonical.h"
 #include "attention/operators.h"
 #include "forward_ad/families.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -179,6 +180,15 @@ std::tuple<Dual, Dual, Dual> flash_for_cpu_backward(const Dual& grad, const Dual
                                        optional(mask), scale));
 }
 
+std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_gradient(
+    const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
+    const Tensor& output, const Tensor& logsumexp, double, bool is_causal,
+    const std::optional<Tensor>& mask, std::optional<double> scale) {
+  return differentiable_backward(
+      {query, key, value, mask.value_or(Tensor()), output, logsumexp, grad},
+      scoring_from_start(query, is_causal, scale));
+}
+
 // --- kernels for accelerators, which have to be asked for the logsumexp
 
 // output, logsumexp, cum_seq_q, cum_seq_k, max_q, max_k, two of random state, debug mask
@@ -309,6 +319,10 @@ std::tuple<Dual, Dual, Dual, Dual> overrideable_backward(
 }
 
 }  // namespace
+
+FUNCTX_RULES(gradients_of_attention) {
+  recordable<ops::_scaled_dot_product_flash_attention_for_cpu_backward, flash_for_cpu_gradient>();
+}
 
 FUNCTX_RULES(jvp_attention) {
   dual_rule<ops::_scaled_dot_product_flash_attention_for_cpu, flash_for_cpu>();

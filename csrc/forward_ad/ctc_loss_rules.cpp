@@ -16,6 +16,7 @@
 #include "forward_ad/conform.h"
 #include "forward_ad/inplace.h"
 #include "forward_ad/rule.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -195,6 +196,15 @@ Tensor ctc_loss_backward(const LevelPtr& level, const Tensor& grad, const Tensor
                   zero_infinity);
 }
 
+template <class Lengths>
+Tensor recordable_gradient(const Tensor& grad, const Tensor& log_probs, const Tensor& targets,
+                           Lengths input_lengths, Lengths target_lengths, const Tensor& loss,
+                           const Tensor&, int64_t blank, bool zero_infinity) {
+  return gradient(grad, log_probs,
+                  sequences(log_probs, targets, input_lengths, target_lengths, blank), loss,
+                  zero_infinity);
+}
+
 // ---- the composition that calls these ----
 
 // It fills a tensor with the lengths of targets through its memory, which a dual does not have:
@@ -249,6 +259,11 @@ FUNCTX_RULES(jvp_ctc_loss) {
   install_kernel<ops::_ctc_loss_backward>();
   Rules<ops::_ctc_loss_backward_Tensor>::dual = &ctc_loss_backward<const Tensor&>;
   install_kernel<ops::_ctc_loss_backward_Tensor>();
+}
+
+FUNCTX_RULES(gradients_of_ctc_loss) {
+  recordable<ops::_ctc_loss_backward, recordable_gradient<at::IntArrayRef>>();
+  recordable<ops::_ctc_loss_backward_Tensor, recordable_gradient<const Tensor&>>();
 }
 
 FUNCTX_RULES(ctc_loss_composites) {

@@ -6,6 +6,7 @@
 
 #include "forward_ad/conform.h"
 #include "forward_ad/rule.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -59,15 +60,20 @@ Dual euclidean_dist(const Dual& x1, const Dual& x2) {
   return distances(x1, x2, 2, ops::_euclidean_dist::call(x1.primal, x2.primal));
 }
 
-// The gradient by `x1`, of duals that a tape of this level does not see.
+// The gradient by `x1`, in operators that can be differentiated.
+Tensor cdist_gradient(const Tensor& grad, const Tensor& x1, const Tensor& x2, double p,
+                      const Tensor& lengths) {
+  if (p == 0) {
+    return at::zeros_like(x1);
+  }
+  const Tensor difference = x1.unsqueeze(-2).sub(x2.unsqueeze(-3));
+  return grad.unsqueeze(-1).mul(norm_slopes(difference, lengths, p)).sum(-2);
+}
+
 Tensor cdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& x1, const Tensor& x2,
                       double p, const Tensor& lengths) {
-  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
-  if (p == 0) {
-    return at::zeros_like(dual(x1));
-  }
-  const Tensor difference = dual(x1).unsqueeze(-2).sub(dual(x2).unsqueeze(-3));
-  return dual(grad).unsqueeze(-1).mul(norm_slopes(difference, dual(lengths), p)).sum(-2);
+  return cdist_gradient(untaped(level, grad), untaped(level, x1), untaped(level, x2), p,
+                        untaped(level, lengths));
 }
 
 // All pairs of rows of one set.
@@ -94,17 +100,19 @@ Dual pdist(const Dual& rows, double p) {
   return {std::move(lengths), std::move(tangent)};
 }
 
-Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& rows, double p,
-                      const Tensor& lengths) {
-  const auto dual = [&](const Tensor& x) { return untaped(level, x); };
-  const Tensor zeros = at::zeros_like(dual(rows));
+Tensor pdist_gradient(const Tensor& grad, const Tensor& rows, double p, const Tensor& lengths) {
+  const Tensor zeros = at::zeros_like(rows);
   if (p == 0) {
     return zeros;
   }
-  const Pairs pairs(unwrap_dual(level, rows).primal);
-  const Tensor slopes = norm_slopes(pairs.difference(dual(rows)), dual(lengths), p);
-  const Tensor terms = dual(grad).unsqueeze(-1).mul(slopes);
+  const Pairs pairs(rows.detach());
+  const Tensor terms = grad.unsqueeze(-1).mul(norm_slopes(pairs.difference(rows), lengths, p));
   return zeros.index_add(0, pairs.first, terms).index_add(0, pairs.second, terms, -1);
+}
+
+Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& rows, double p,
+                      const Tensor& lengths) {
+  return pdist_gradient(untaped(level, grad), untaped(level, rows), p, untaped(level, lengths));
 }
 
 }  // namespace
@@ -117,6 +125,11 @@ FUNCTX_RULES(jvp_distances) {
   install_kernel<ops::_cdist_backward>();
   Rules<ops::_pdist_backward>::dual = &pdist_backward;
   install_kernel<ops::_pdist_backward>();
+}
+
+FUNCTX_RULES(gradients_of_distances) {
+  recordable<ops::_cdist_backward, cdist_gradient>();
+  recordable<ops::_pdist_backward, pdist_gradient>();
 }
 
 }  // namespace functx

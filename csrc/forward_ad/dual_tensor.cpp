@@ -3,6 +3,7 @@
 #include <ATen/ops/_new_zeros_with_same_feature_meta.h>
 #include <ATen/ops/view_as_complex.h>
 #include <ATen/ops/view_as_real.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -96,6 +97,8 @@ void DualTensor::make_tangent_writable(const Tensor& written) {
   if (tangent_.defined() && owns_tangent_ && can_hold(tangent_, written)) {
     return;
   }
+  // The copy stands for the tangent that was there, under no_grad as well.
+  const c10::AutoGradMode recorded(true);
   // Zeros with the batch dimensions of what is written and of what is there, in the layout of the
   // primal. Only the batch dimensions of `feature` matter.
   const Tensor feature = tangent_.defined() ? written.sum().add(tangent_.sum()) : written;
@@ -113,7 +116,9 @@ void DualTensor::make_tangent_writable(const Tensor& written) {
 
 // Where all of the memory is written to, nothing of the old tangent has to be kept.
 bool DualTensor::replace_tangent(const Tensor& tangent, bool is_fresh) {
-  if (base_ != nullptr || is_part_) {
+  // What is written under no_grad is a new value of a tensor that keeps its place on the tape, the
+  // tangent's as well as the primal's.
+  if (base_ != nullptr || is_part_ || !c10::GradMode::is_enabled()) {
     return false;
   }
   if (!tangent.defined() || (is_fresh && has_layout_of(tangent, primal_))) {

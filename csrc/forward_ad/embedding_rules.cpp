@@ -1,8 +1,12 @@
 // Rows of a table, and sums, means and maxima of bags of rows. PyTorch defines the gradient by the
 // table, and both modes have to agree on it: none reaches the row at `padding_idx`, and with
 // `scale_grad_by_freq` that of a row is divided by how often the row is read.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/searchsorted.h>
+
 #include "forward_ad/conform.h"
 #include "forward_ad/rule.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -29,6 +33,7 @@ Dual embedding(const Dual& weight, const Dual& indices, const c10::SymInt& paddi
   return {read(weight.primal), std::move(tangent)};
 }
 
+constexpr int64_t mean_mode = 1;
 constexpr int64_t max_mode = 2;
 
 // Also for the operator that PyTorch calls where it sees no gradient: that one leaves the places of
@@ -102,7 +107,51 @@ Dual per_sample_weights_backward(const Dual& grad, const Dual& weight, const Dua
   return {backward(grad.primal, weight.primal), std::move(tangent)};
 }
 
+// ---- the same gradients, in operators that can be differentiated ----
+
+// PyTorch's bag of each index is left out where its kernel does without.
+Tensor bag_of_each_index(const Tensor& indices, const Tensor& offsets) {
+  const Tensor place = at::arange(indices.size(0), offsets.options());
+  return at::searchsorted(offsets, place, /*out_int32=*/false, /*right=*/true).sub(1);
+}
+
+// A sparse one is dense here: PyTorch has no derivatives of sparse gradients.
+Tensor embedding_bag_gradient(const Tensor& grad, const Tensor& indices, const Tensor& offsets,
+                              const Tensor&, const Tensor& size, const Tensor& places,
+                              const c10::SymInt& rows, bool scale_grad_by_freq, int64_t mode, bool,
+                              const std::optional<Tensor>& per_sample_weights,
+                              int64_t padding_idx) {
+  const Tensor table = grad.new_zeros_symint({rows, grad.sym_size(1)});
+  if (mode == max_mode) {
+    return table.scatter_add(0, places.to(at::kLong).clamp_min(0),
+                             zero_unless(size.ne(0).unsqueeze(-1), grad));
+  }
+  const Tensor bags = bag_of_each_index(indices, offsets);
+  Tensor terms = grad.index_select(0, bags);
+  if (mode == mean_mode) {
+    terms = terms.div(size.index_select(0, bags).unsqueeze(-1));
+  }
+  if (per_sample_weights.has_value() && per_sample_weights->defined()) {
+    terms = terms.mul(per_sample_weights->unsqueeze(-1));
+  }
+  terms = terms.masked_fill(indices.eq(padding_idx).unsqueeze(-1), 0);
+  const Tensor sums = table.index_add(0, indices, terms);
+  return scale_grad_by_freq ? divide_by_frequency(sums, indices) : sums;
+}
+
+Tensor per_sample_weights_gradient(const Tensor& grad, const Tensor& weight, const Tensor& indices,
+                                   const Tensor& offsets, const Tensor&, int64_t,
+                                   int64_t padding_idx) {
+  const Tensor terms = grad.index_select(0, bag_of_each_index(indices, offsets));
+  return terms.mul(weight.index_select(0, indices)).sum(-1).masked_fill(indices.eq(padding_idx), 0);
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_bags) {
+  recordable<ops::_embedding_bag_backward, embedding_bag_gradient>();
+  recordable<ops::_embedding_bag_per_sample_weights_backward, per_sample_weights_gradient>();
+}
 
 FUNCTX_RULES(jvp_embedding) {
   dual_rule<ops::embedding, embedding>();

@@ -3,6 +3,7 @@
 // fused pass, serves forward mode as well.
 #include "core/statistics.h"
 #include "forward_ad/families.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -199,6 +200,25 @@ Gradients native_layer_norm_backward(const Dual& grad, const Dual& input, c10::S
   return {conform(std::move(input_tangent), std::move(by_input)),
           Dual{std::move(by_weight), std::move(weight_tangent)},
           Dual{std::move(by_bias), std::move(bias_tangent)}};
+}
+
+// PyTorch's derivative of it takes a weight for granted where there is a bias.
+std::optional<std::tuple<Tensor, Tensor, Tensor>> layer_norm_gradient(
+    const Tensor& grad, const Tensor& input, c10::SymIntArrayRef shape, const Tensor&,
+    const Tensor& rstd, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+    Mask mask) {
+  if ((weight.has_value() && weight->defined()) || !bias.has_value() || !bias->defined()) {
+    return std::nullopt;
+  }
+  const int64_t outer = input.dim() - static_cast<int64_t>(shape.size());
+  const Dims dims = range(outer, input.dim());
+  const Statistics statistics = differentiable_statistics(input, rstd, dims);
+  const Tensor normalized = input.sub(statistics.mean).mul(statistics.rstd);
+  const auto mean = [&](const Tensor& x) { return x.mean(dims, /*keepdim=*/true); };
+  const Tensor centred = grad.sub(mean(grad)).sub(normalized.mul(mean(grad.mul(normalized))));
+  return std::make_tuple(
+      mask[0] ? centred.mul(statistics.rstd) : Tensor(), Tensor(),
+      mask[2] ? (outer > 0 ? grad.sum(range(0, outer)) : grad).alias() : Tensor());
 }
 
 // ---- group norm ----
@@ -439,6 +459,10 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
 }
 
 }  // namespace
+
+FUNCTX_RULES(gradients_of_normalizations) {
+  recordable<ops::native_layer_norm_backward, layer_norm_gradient>();
+}
 
 FUNCTX_RULES(jvp_softmax) {
   dual_rule<ops::_softmax, softmax>();

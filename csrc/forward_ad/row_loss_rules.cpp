@@ -1,6 +1,7 @@
 // Losses of rows of scores.
 #include "forward_ad/families.h"
 #include "forward_ad/loss_reduction.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -89,7 +90,45 @@ std::tuple<Dual, Tensor> multilabel_margin_loss(const Dual& self, const Dual& ta
   return {conform(change, std::move(primal)), std::move(is_target)};
 }
 
+// ---- gradients, in operators that can be differentiated ----
+
+// Of the rows' losses, from that of the loss.
+Tensor gradient_of_rows(const Tensor& grad, int64_t rows, int64_t reduction) {
+  return (reduction == at::Reduction::Mean ? grad.div(static_cast<double>(rows)) : grad)
+      .reshape({-1, 1});
+}
+
+Tensor multi_margin_gradient(const Tensor& grad, const Tensor& self, const Tensor& target,
+                             const at::Scalar& p, const at::Scalar& margin,
+                             const std::optional<Tensor>& weight, int64_t reduction) {
+  const Margins margins(self, target);
+  const Tensor excess = margins.beyond_target(self).add(margin);
+  Tensor slopes = p.equal(1) ? excess.gt(0).to(excess.scalar_type()) : excess.clamp_min(0).mul(2);
+  slopes = slopes.scatter(1, margins.targets, 0).div(static_cast<double>(slopes.size(1)));
+  if (weight.has_value() && weight->defined()) {
+    slopes = slopes.mul(weight->index_select(0, margins.targets.squeeze(1)).unsqueeze(1));
+  }
+  slopes = slopes.mul(gradient_of_rows(grad, slopes.size(0), reduction));
+  return slopes.scatter_add(1, margins.targets, slopes.sum(1, true).neg())
+      .reshape_symint(self.sym_sizes());
+}
+
+Tensor multilabel_margin_gradient(const Tensor& grad, const Tensor& self, const Tensor& target,
+                                  int64_t reduction, const Tensor& is_target) {
+  const Tensor scores = self.detach();
+  const auto rows = scores.sym_sizes().slice(0, scores.dim() == 2 ? 1 : 0);
+  const Tensor slopes = ops::multilabel_margin_loss_backward::call(
+      scores.new_ones_symint(rows), scores, target, no_reduction, is_target);
+  const Tensor scale = gradient_of_rows(grad, rows.empty() ? 1 : scores.size(0), reduction);
+  return slopes.mul(scores.dim() == 2 ? scale : scale.reshape({}));
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_row_losses) {
+  recordable<ops::multi_margin_loss_backward, multi_margin_gradient>();
+  recordable<ops::multilabel_margin_loss_backward, multilabel_margin_gradient>();
+}
 
 FUNCTX_RULES(jvp_row_losses) {
   dual_rule<ops::multi_margin_loss, multi_margin_loss>();

@@ -21,13 +21,13 @@ template <class Op, class... Args>
 struct WatchedWrite<Op, Tensor&(Tensor&, Args...)> {
   static Tensor& run(c10::DispatchKeySet keys, Tensor& self, Args... args) {
     check_not_captured(Op::name, self, args...);
-    return Op::redispatch(keys & kBelowWriteKey, self, std::forward<Args>(args)...);
+    return Op::redispatch(keys & kBelowGradKey, self, std::forward<Args>(args)...);
   }
 };
 
 template <class... Ops>
 void watch() {
-  (register_kernel(c10::OperatorName(Ops::name, Ops::overload_name), kWriteKey,
+  (register_kernel(c10::OperatorName(Ops::name, Ops::overload_name), kGradKey,
                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(WatchedWrite<Ops>::run))),
    ...);
 }
