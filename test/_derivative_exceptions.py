@@ -37,8 +37,9 @@ WRONG_TWICE = {
     "masked.logaddexp": "not a number where both arguments are masked",
     "nn.functional.linear_cross_entropy.chunked": "its backward takes the gradient for a constant",
 }
-# The gradient is a constant to autograd, which is what the sweep goes by; but it is none, and forward
-# mode knows its derivative: test_gradients_of_gradients.
+
+# The gradient is a constant to autograd, which is what the sweep goes by; but it is none, and
+# forward mode knows its derivative: test_gradients_of_gradients.
 CONSTANT_TO_AUTOGRAD = {
     "nn.functional.linear_cross_entropy.chunked",
     "nn.functional.linear_cross_entropy.chunked_none",

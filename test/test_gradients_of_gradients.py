@@ -121,7 +121,10 @@ def test_a_gradient_that_plain_autograd_differentiates(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none"],
+    [
+        "nn.functional.linear_cross_entropy.chunked",
+        "nn.functional.linear_cross_entropy.chunked_none",
+    ],
 )
 def test_a_gradient_that_autograd_takes_for_a_constant(name):
     """In reverse mode its derivative is PyTorch's zero; forward mode has the true one."""
