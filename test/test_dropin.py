@@ -170,6 +170,7 @@ def python(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [IMPORTS, IMPORTS[::-1], ["import torch", *IMPORTS]])
 def test_running_a_script(tmp_path, order):
     script = tmp_path / "script.py"
@@ -186,6 +187,7 @@ def test_running_a_module(tmp_path):
     assert (result.stdout, result.returncode) == ("__main__ ['1']\n", 0), result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["-m"], ["--help"]])
 def test_running_nothing(arguments):
     result = python("-m", "functx.dropin", *arguments)
@@ -193,6 +195,7 @@ def test_running_nothing(arguments):
     assert "usage" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_script_knows_its_file_as_from_python(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint(__file__, sys.argv[1:])")
@@ -207,6 +210,7 @@ def test_the_exit_status_of_a_script(tmp_path):
     assert python("-m", "functx.dropin", script).returncode == 3
 
 
+@pytest.mark.slow
 def test_installing_after_the_imports(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
@@ -221,6 +225,7 @@ print(torch.func.vmap is vmap)
     assert python(script).stdout.split() == ["torch.func", "functx.vmap", "functx.vmap", "True"]
 
 
+@pytest.mark.slow
 def test_the_pytest_plugin(tmp_path):
     check = "assert vmap.__module__ == 'functx.vmap'"
     (tmp_path / "conftest.py").write_text(f"from torch.func import vmap\n{check}")

@@ -102,6 +102,7 @@ def test_a_run_leaves_no_setting_behind():
     assert (torch.get_default_dtype(), torch.get_num_threads()) == (dtype, threads)
 
 
+@pytest.mark.slow
 def test_as_a_script():
     paths = filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")])
     done = subprocess.run(
