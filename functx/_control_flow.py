@@ -1,30 +1,113 @@
-"""`torch.cond` inside of our transforms.
+"""`cond` inside of our transforms, as `torch.cond` and as what `functorch.experimental` calls it.
 
-PyTorch compiles what it is given, for tensors that the compiler knows. On ours it would fail, so
-`torch.cond` is replaced by a function that first asks whether a transform is active.
+PyTorch compiles what `torch.cond` is given, for tensors that the compiler knows. On ours it would
+fail, so `torch.cond` is replaced by a function that first asks whether a transform is active.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _C
+from .pytree import describe, flatten, unflatten
 
-torch_cond = torch.cond
+_torch_cond = torch.cond
 
 
-@wraps(torch_cond)
-def _cond(*args: Any, **kwargs: Any) -> Any:
+def cond(
+    pred: bool | int | float | Tensor,
+    true_fn: Callable[..., Any],
+    false_fn: Callable[..., Any],
+    operands: tuple[Any, ...] | list[Any] = (),
+) -> Any:
+    """Calls one of two functions; inside of `vmap`, each example has the result of its own choice.
+
+    Outside of transforms this is `torch.cond`. Inside, a `pred` that is the same for all
+    examples chooses the function to call, and only that one is called. If it differs between
+    examples, both are called, and `torch.where` chooses for each. As always with `torch.where`,
+    the gradient of the result that was not chosen is multiplied by zero, so it should be finite.
+
+    Args:
+        pred: What to choose by, a bool, a number or a tensor of one element.
+        true_fn: Takes the operands and returns a tensor or a pytree of tensors.
+        false_fn: Same; where `pred` differs between examples, it returns tensors of the same
+            shapes and dtypes in the same structure.
+        operands: The arguments, a tuple or list.
+
+    Returns:
+        `true_fn(*operands)` or `false_fn(*operands)`.
+
+    Raises:
+        RuntimeError: `pred` has more than one element, or it differs between examples and the
+            results do not match.
+
+    Example:
+        >>> import torch
+        >>> from functx import vmap
+        >>> from functx.experimental.control_flow import cond
+        >>> f = lambda x: cond(x.sum() > 2, torch.negative, torch.clone, (x,))
+        >>> vmap(f)(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        tensor([[ 1.,  0.],
+                [-1., -2.]])
+    """
     if torch.compiler.is_dynamo_compiling() or _C.level_depth() == 0:
-        return torch_cond(*args, **kwargs)
-    from .experimental.control_flow import cond
+        return _torch_cond(pred, true_fn, false_fn, operands)
+    if isinstance(pred, Tensor):
+        if pred.numel() != 1:
+            raise RuntimeError(
+                f"functx.cond: pred has to be one element, but has shape {tuple(pred.shape)}. "
+                f"Reduce it, for example with .any()."
+            )
+        if _differs_between_examples(pred):
+            choices = [function(*operands) for function in (true_fn, false_fn)]
+            return _choose(pred.reshape(()).bool(), *choices)
+    return true_fn(*operands) if pred else false_fn(*operands)
 
+
+def _differs_between_examples(tensor: Tensor) -> bool:
+    while _C.is_wrapper(tensor):
+        tensor, _, is_batched = _C.unwrap(tensor)
+        if is_batched:
+            return True
+    return False
+
+
+def _choose(pred: Tensor, if_true: Any, if_false: Any) -> Any:
+    true_leaves, true_spec = flatten(if_true)
+    false_leaves, false_spec = flatten(if_false)
+    if true_spec != false_spec:
+        _mismatch(describe(true_spec), describe(false_spec))
+    chosen = []
+    for true_leaf, false_leaf in zip(true_leaves, false_leaves, strict=True):
+        kinds = [_kind(true_leaf), _kind(false_leaf)]
+        if kinds[0] != kinds[1]:
+            _mismatch(*kinds)
+        is_tensor = isinstance(true_leaf, Tensor)
+        chosen.append(torch.where(pred, true_leaf, false_leaf) if is_tensor else true_leaf)
+    return unflatten(chosen, true_spec)
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def _mismatch(if_true: str, if_false: str) -> None:
+    raise RuntimeError(
+        f"functx.cond: pred differs between examples, so both functions have to return the same "
+        f"structure, shapes and dtypes, but true_fn gave {if_true} and false_fn {if_false}."
+    )
+
+
+@wraps(_torch_cond)
+def _replacement(*args: Any, **kwargs: Any) -> Any:
     return cond(*args, **kwargs)
 
 
 def install() -> None:
     """Puts ours in the place of PyTorch's; called once, on import."""
-    setattr(torch, "cond", _cond)  # noqa: B010 - mypy
+    setattr(torch, "cond", _replacement)  # noqa: B010 - mypy

@@ -232,7 +232,7 @@ def _routed(ours: Function, theirs: Function) -> Function:
             deprecated.warn_deprecated(name, SUCCESSORS.get(name))
         result = call(*args, **kwargs)
         if known_to_compiler is not None and callable(result):
-            _compile_as(result, known_to_compiler(*args, **kwargs))
+            _compile_as(result, lambda *a, **k: known_to_compiler(*args, **kwargs)(*a, **k))
         return result
 
     # Dynamo may enter this one, and finds there the original, which it knows how to trace.
