@@ -5,7 +5,7 @@ import functools
 
 import torch
 from _coverage import Sweep, reasons, table, totals
-from _derivative_exceptions import BY_DEFINITION, WRONG_ONCE, WRONG_TWICE, reason_to_refuse
+from _derivative_exceptions import BY_DEFINITION, WRONG_ONCE, reason_to_refuse
 from _op_sweep_derivatives import sweep
 
 RESULTS = {
@@ -107,10 +107,6 @@ The derivative of these is PyTorch's by definition, in both modes, and not that 
 their `jvp` is right:
 
 {reasons(WRONG_ONCE)}
-
-Its gradient of the gradient of these is not that, for some arguments; `jvp` of `vjp` is right:
-
-{reasons(WRONG_TWICE)}
 
 ## Every entry
 

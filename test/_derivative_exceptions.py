@@ -33,26 +33,14 @@ WRONG_ONCE = {
     "nn.functional.max_unpool2d": UNPOOL,
     "nn.functional.max_unpool3d": UNPOOL,
 }
-WRONG_TWICE = {
-    "masked.logaddexp": "not a number where both arguments are masked",
-    "nn.functional.linear_cross_entropy.chunked": "its backward takes the gradient for a constant",
-}
 
-# The gradient is a constant to autograd, which is what the sweep goes by; but it is none, and
-# forward mode knows its derivative: test_gradients_of_gradients.
-CONSTANT_TO_AUTOGRAD = {
+# The gradient is a constant to plain autograd, though it is none: differences decide.
+GRADIENT_NOT_TRACKED = {
     "nn.functional.linear_cross_entropy.chunked",
     "nn.functional.linear_cross_entropy.chunked_none",
 }
-HESSIANS_WITH_JACFWD = {"jacfwd(jacfwd)", "jacrev(jacfwd)", "jacfwd(jacrev)"}
 
-WRONG_IN_PYTORCH = {
-    "vjp": WRONG_ONCE,
-    "vjp(vmap)": WRONG_ONCE,
-    "jacrev": WRONG_ONCE,
-    "vjp(vjp)": WRONG_TWICE,
-    "jacrev(jacrev)": WRONG_TWICE,
-}
+WRONG_IN_PYTORCH = {"vjp": WRONG_ONCE, "vjp(vmap)": WRONG_ONCE, "jacrev": WRONG_ONCE}
 
 
 def reason_to_refuse(kind, name):

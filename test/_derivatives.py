@@ -24,7 +24,8 @@ class Undecided(Exception):
 class Function:
     """A function of `inputs` that returns a tuple of tensors: `plain` evaluates it, autograd can
     differentiate `tracked`, and `under(api)` is made of the transforms of `api`. It is computed to
-    a precision of `eps`. Without `by_differences` plain autograd alone decides."""
+    a precision of `eps`. Without `by_differences` plain autograd alone decides; without
+    `has_constants` differences do where autograd takes an output for a constant."""
 
     inputs: list
     plain: Callable
@@ -32,6 +33,12 @@ class Function:
     under: Callable
     eps: float
     by_differences: bool = True
+    has_constants: bool = True
+
+    def flags(self):
+        """Which outputs depend on the inputs."""
+        flags = tracked_flags(self.tracked, self.inputs)
+        return flags if self.has_constants else [True] * len(flags)
 
 
 def precision(tensors):
@@ -176,7 +183,7 @@ class ForwardReference:
         self.tangents = tangents
         self.outputs = function.plain(*function.inputs)
         self.slopes = differences(function, tangents)
-        self.flags = tracked_flags(function.tracked, function.inputs)
+        self.flags = function.flags()
 
     def check(self, result):
         """Raises AssertionError, or Undecided if there was nothing to compare with."""
@@ -225,10 +232,11 @@ class ReverseReference:
         self.function = function
         self.cotangents = cotangents
         self.tangents = tangents
-        flags = tracked_flags(function.tracked, function.inputs)
         self.slopes = [
             (slope if flag else torch.zeros_like(slope), smooth | (not flag))
-            for (slope, smooth), flag in zip(differences(function, tangents), flags, strict=True)
+            for (slope, smooth), flag in zip(
+                differences(function, tangents), function.flags(), strict=True
+            )
         ]
         self.is_smooth = all(smooth.all() for _, smooth in self.slopes)
 

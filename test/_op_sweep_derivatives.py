@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import torch
-from _derivative_exceptions import BY_DEFINITION
+from _derivative_exceptions import BY_DEFINITION, GRADIENT_NOT_TRACKED
 from _derivatives import (
     ForwardReference,
     ReverseReference,
@@ -269,7 +269,11 @@ def reason_to_skip(f, inputs):
 
 def functions_of(what, f, op, sample, active):
     for function in what(f, [inputs_at(draw, active) for draw in sample.draws]):
-        yield dataclasses.replace(function, by_differences=op.name not in BY_DEFINITION)
+        yield dataclasses.replace(
+            function,
+            by_differences=op.name not in BY_DEFINITION,
+            has_constants=full_name(op) not in GRADIENT_NOT_TRACKED,
+        )
 
 
 def sweep_choice(kind, op, sample, api, outcome, active):

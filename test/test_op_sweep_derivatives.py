@@ -12,12 +12,7 @@ import re
 
 import pytest
 import torch
-from _derivative_exceptions import (
-    CONSTANT_TO_AUTOGRAD,
-    HESSIANS_WITH_JACFWD,
-    WRONG_IN_PYTORCH,
-    reason_to_refuse,
-)
+from _derivative_exceptions import WRONG_IN_PYTORCH, reason_to_refuse
 from _derivatives import AS_IN_PYTORCH
 from _op_db import ENTRIES
 from _op_exceptions import LOOPS
@@ -79,8 +74,6 @@ def samples(count):
 @pytest.mark.parametrize("kind", REAL)
 @parametrize(F64)
 def test_real(name, kind):
-    if name in CONSTANT_TO_AUTOGRAD and kind in HESSIANS_WITH_JACFWD:
-        pytest.skip(f"{name}: autograd takes its gradient for a constant, which jacfwd does not")
     check(kind, name, sweep(kind, ENTRIES[name], F64, functx, samples(REAL[kind])))
 
 

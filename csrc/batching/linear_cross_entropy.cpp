@@ -3,11 +3,14 @@
 #include <ATen/Operators.h>
 #include <ATen/core/Reduction.h>
 
+#include <algorithm>
+
 #include "batching/boxed_rules.h"
 #include "core/keys.h"
 #include "core/operands.h"
 #include "core/registry.h"
 #include "core/torch_func.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -83,26 +86,11 @@ void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack*
   push(wants_bias, [&] { return grad.sum(0); }, {0});
 }
 
-// Whether it is for us to decompose the operator before a tape records it.
-bool decomposes(const c10::OperatorHandle& op, c10::DispatchKeySet keys, const Stack& stack,
-                bool under_vmap) {
-  const auto operands = Operands::of_stack(stack, op.schema().arguments().size());
-  Wrapper* top = operands.top();
-  if (top == nullptr || yields_to_torch_func(operands, keys)) {
-    return false;
-  }
-  check_alive(*top);
-  return under_vmap || top->level()->transform == Transform::Jvp;
-}
+using Decompose = void (*)(Stack* stack, const Stack& arguments);
 
-// Under jvp the gradients that are to be saved, which have no derivative, are left out: the tape
-// records what the loss is made of.
-void reduced(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  if (!decomposes(op, keys, *stack, /*under_vmap=*/false)) {
-    run_boxed(traits_of(op), keys, stack);
-    return;
-  }
-  const Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+// The gradients that are to be saved, which have no derivative, are left out: the tape records what
+// the loss is made of.
+void reduced(Stack* stack, const Stack& arguments) {
   const Layer layer(arguments, arguments[10].toScalarType());
   const Tensor loss =
       ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
@@ -115,12 +103,7 @@ void reduced(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* sta
 }
 
 // A loss for each row. PyTorch's backward pass writes into buffers that know of no wrapper.
-void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  if (!decomposes(op, keys, *stack, /*under_vmap=*/true)) {
-    run_boxed(traits_of(op), keys, stack);
-    return;
-  }
-  const Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+void row_by_row(Stack* stack, const Stack& arguments) {
   const Layer layer(arguments, arguments[8].toScalarType());
   const Tensor losses =
       ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
@@ -128,16 +111,60 @@ void row_by_row(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
   stack->emplace_back(losses.to(arguments[0].toTensor().scalar_type()));
 }
 
+template <Decompose decompose>
+void decomposed(const c10::OperatorHandle& op, Stack* stack) {
+  const Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+  decompose(stack, arguments);
+}
+
+template <Decompose decompose, bool under_vmap>
+void on_wrappers(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
+  Wrapper* top = operands.top();
+  if (top == nullptr || yields_to_torch_func(operands, keys)) {
+    run_boxed(traits_of(op), keys, stack);
+    return;
+  }
+  check_alive(*top);
+  if (under_vmap || top->level()->transform == Transform::Jvp || gradients_nest()) {
+    decomposed<decompose>(op, stack);
+  } else {
+    run_boxed(traits_of(op), keys, stack);
+  }
+}
+
+template <Decompose decompose>
+void on_plain_tensors(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
+  const bool requires_grad =
+      std::any_of(arguments.begin(), arguments.end(), [](const c10::IValue& argument) {
+        return argument.isTensor() && argument.toTensor().requires_grad();
+      });
+  if (gradients_nest() && is_recorded_on_plain_tensors(requires_grad)) {
+    decomposed<decompose>(op, stack);
+  } else {
+    op.redispatchBoxed(keys & kBelowGradKey, stack);
+  }
+}
+
+template <Decompose decompose, bool under_vmap>
+void decompose_under_tapes(const c10::OperatorName& name) {
+  claim(name, Coverage::Decomposition);
+  register_kernel(
+      name, kFrontKey,
+      c10::KernelFunction::makeFromBoxedFunction<&on_wrappers<decompose, under_vmap>>());
+  register_kernel(name, kGradKey,
+                  c10::KernelFunction::makeFromBoxedFunction<&on_plain_tensors<decompose>>());
+}
+
 // PyTorch defines the operators when the function is first called: later than this.
 FUNCTX_RULES(linear_cross_entropy) {
   const c10::OperatorName name("torch_nn::_linear_cross_entropy_batch_chunked", "");
   boxed_batching_rule({name.name.c_str()}, with_gradients);
-  claim(name, Coverage::Decomposition);
-  register_kernel(name, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&reduced>());
+  decompose_under_tapes<reduced, /*under_vmap=*/false>(name);
   register_kernel(name, kBackKey, c10::KernelFunction::makeFromBoxedFunction<&boxed_kernel>());
-  const c10::OperatorName by_row("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", "");
-  claim(by_row, Coverage::Decomposition);
-  register_kernel(by_row, kFrontKey, c10::KernelFunction::makeFromBoxedFunction<&row_by_row>());
+  decompose_under_tapes<row_by_row, /*under_vmap=*/true>(
+      {"torch_nn::_linear_cross_entropy_batch_chunked_no_reduction", ""});
 }
 
 }  // namespace

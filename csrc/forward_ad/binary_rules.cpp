@@ -1,5 +1,6 @@
 // Elementwise functions of several tensors, which may broadcast and be of different dtypes.
 #include <ATen/ops/imag.h>
+#include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
@@ -7,6 +8,7 @@
 #include <cmath>
 
 #include "forward_ad/families.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -206,7 +208,24 @@ Dual polar(const Dual& abs, const Dual& angle) {
   return conform(sum_of(std::move(along), std::move(across)), std::move(primal));
 }
 
+// The larger one plus log(1 + exp(-gap)). PyTorch's gradient has the difference of the arguments in
+// it, which is not a number where they are the same infinity: a masked-out element would spoil the
+// second derivatives of all. maximum and minimum would not do: their derivatives are halves in a tie.
+std::optional<Tensor> logaddexp_gradient(const Tensor& self, const Tensor& other) {
+  if (!gradients_nest() || self.is_complex() || other.is_complex()) {
+    return std::nullopt;
+  }
+  const Tensor is_larger = self.ge(other);
+  const Tensor larger = at::where(is_larger, self, other);
+  const Tensor smaller = at::where(is_larger, other, self);
+  const Tensor same_infinity = larger.eq(smaller).logical_and(larger.isinf());
+  const Tensor gap = larger.sub(smaller).masked_fill(same_infinity, 0);
+  return larger.sub(at::log_sigmoid(gap));
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_logaddexp) { recordable<ops::logaddexp, logaddexp_gradient>(); }
 
 FUNCTX_RULES(jvp_quotients) {
   dual_rule<ops::div_Tensor, div>();

@@ -1,9 +1,11 @@
-// Operators of backward passes for which PyTorch has no derivative. Under grad, a tape that is
-// about to record one records a composition of others in its place: so gradients have gradients.
+// Operators of which PyTorch has no derivative, most of them of backward passes, or none that can
+// be differentiated again. Under grad, a tape that is about to record one records a composition of
+// others in its place: so gradients have gradients.
 #pragma once
 
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -11,6 +13,20 @@
 #include "core/captured.h"
 
 namespace functx {
+
+// Whether a gradient may be taken of what is a gradient already.
+inline bool gradients_nest() {
+  const auto is_grad = [](const LevelPtr& level) { return level->transform == Transform::Grad; };
+  const auto levels = active_levels();
+  return std::count_if(levels.begin(), levels.end(), is_grad) > 1;
+}
+
+// Whether a tape sees a call on plain tensors; `requires_grad` tells if one of them is on it.
+inline bool is_recorded_on_plain_tensors(bool requires_grad) {
+  return requires_grad && c10::GradMode::is_enabled() && !autograd_is_excluded() &&
+         !torch_func_is_active();
+}
+
 namespace detail {
 
 template <class Op, auto composition, class Signature = typename Op::schema>
@@ -26,8 +42,7 @@ struct Recordable<Op, composition, Result(Args...)> {
   }
 
   static Result on_plain_tensors(c10::DispatchKeySet keys, Args... args) {
-    if (c10::GradMode::is_enabled() && !autograd_is_excluded() && !torch_func_is_active() &&
-        (requires_grad(args) || ...)) {
+    if (is_recorded_on_plain_tensors((requires_grad(args) || ...))) {
       if (std::optional<Result> result = composition(args...)) {
         return *std::move(result);
       }
