@@ -210,7 +210,8 @@ Dual polar(const Dual& abs, const Dual& angle) {
 
 // The larger one plus log(1 + exp(-gap)). PyTorch's gradient has the difference of the arguments in
 // it, which is not a number where they are the same infinity: a masked-out element would spoil the
-// second derivatives of all. maximum and minimum would not do: their derivatives are halves in a tie.
+// second derivatives of all. maximum and minimum would not do: their derivatives are halves in a
+// tie.
 std::optional<Tensor> logaddexp_gradient(const Tensor& self, const Tensor& other) {
   if (!gradients_nest() || self.is_complex() || other.is_complex()) {
     return std::nullopt;
