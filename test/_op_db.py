@@ -1,14 +1,19 @@
 """PyTorch's own table of operators, as functions of tensors with several draws of each sample."""
 
+import contextlib
 import dataclasses
 import itertools
 import random
 import warnings
 from collections.abc import Callable
+from unittest import mock
 
 import numpy
 import torch
+from _seeds import seed_torch
+from torch.testing._internal import common_utils
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo import core
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 DRAWS = 3
@@ -62,14 +67,26 @@ def tensors_of(result):
 
 
 def seed_all(seed):
-    torch.manual_seed(seed)
+    seed_torch(seed)
     random.seed(seed)
     numpy.random.seed(seed)
 
 
+@contextlib.contextmanager
+def in_a_hurry():
+    """Before each sample PyTorch seeds for all devices, and looks on the stack for a `TestCase`
+    that wants to know its number: both take far longer than the sample."""
+    with (
+        mock.patch.object(torch, "manual_seed", seed_torch),
+        mock.patch.object(common_utils, "extract_test_fn", return_value=None),
+        mock.patch.object(core, "extract_test_fn", return_value=None),
+    ):
+        yield
+
+
 def flattened(op, dtype, seed, limit):
     seed_all(seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), in_a_hurry():
         warnings.simplefilter("ignore")
         inputs = op.sample_inputs("cpu", dtype, requires_grad=False)
         inputs = list(itertools.islice(inputs, limit))

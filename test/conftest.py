@@ -6,13 +6,14 @@ import warnings
 
 import pytest
 import torch
+from _seeds import seed_torch
 
 import functx
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
-    torch.manual_seed(0)
+    seed_torch(0)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from _op_db import ENTRIES
+from _op_db import ENTRIES, in_a_hurry
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import functx
@@ -12,8 +12,9 @@ SIZE = 2
 
 def error_inputs(op):
     """The arguments of PyTorch's own tests of error messages; not those that need a device."""
-    for error in op.error_inputs("cpu"):
-        sample = error.sample_input
+    with in_a_hurry():
+        samples = [error.sample_input for error in op.error_inputs("cpu")]
+    for sample in samples:
         args = (sample.input, *sample.args)
         try:
             op(*args, **sample.kwargs)
