@@ -28,7 +28,6 @@ REFUSED = {
 # same is checked.
 UNPOOL = "where an index occurs twice, both values get the gradient of the one that is written last"
 WRONG_ONCE = {
-    "as_strided_scatter": "the gradient by the old value is that of what is written over it",
     "nn.functional.max_unpool1d": UNPOOL,
     "nn.functional.max_unpool2d": UNPOOL,
     "nn.functional.max_unpool3d": UNPOOL,
