@@ -11,7 +11,7 @@ import re
 import warnings
 
 import torch
-from _op_db import DRAWS, samples, seed_all
+from _op_db import DRAWS, function_of, samples, seed_all
 from torch.testing import assert_close
 
 import functx
@@ -445,7 +445,7 @@ def vjp_choices(count):
 
 
 def sweep_vjp_sample(op, sample, api, outcome):
-    call = sample.bind(op.get_op())
+    call = sample.bind(function_of(op))
     count = len(sample.tensors)
     if not any(map(is_differentiable, sample.tensors)):
         return

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from _reference import assert_equal_trees, loop_vmap, randn
+from _op_db import scattered_by_choice
+from _reference import assert_equal_trees, autograd_grad, loop_vmap, randn
 
 import functx
 
@@ -55,10 +56,15 @@ def test_copies_take_contiguous_examples(view, dim):
     def copy(x):
         return torch.as_strided_copy(x, size, stride, offset)
 
-    def scatter(x):
-        return torch.as_strided_scatter(x, torch.arange(2.0), (2,), (1,), 1)
+    numbers = torch.arange(2.0)
 
-    for f in (copy, scatter):
+    def scatter(x):
+        return torch.as_strided_scatter(x, numbers, (2,), (1,), 1)
+
+    def right_scatter(x):
+        return scattered_by_choice(x, numbers, (2,), (1,), 1)
+
+    for f, right in (copy, copy), (scatter, right_scatter):
         examples = [example.clone(memory_format=CONTIGUOUS) for example in x.unbind(dim)]
         expected = torch.stack([f(example) for example in examples])
         assert_equal_trees(functx.vmap(f, dim)(x), expected)
@@ -66,8 +72,13 @@ def test_copies_take_contiguous_examples(view, dim):
         def loss(x, f=f):
             return f(x).square().sum()
 
-        gradient = [functx.grad(loss)(example) for example in examples]
-        assert_equal_trees(functx.vmap(functx.grad(loss), dim)(x), torch.stack(gradient))
+        def right_loss(x, right=right):
+            return right(x).square().sum()
+
+        expected = [autograd_grad(right_loss, example)[0] for example in examples]
+        for gradient, example in zip(expected, examples, strict=True):
+            assert_equal_trees(functx.grad(loss)(example), gradient)
+        assert_equal_trees(functx.vmap(functx.grad(loss), dim)(x), torch.stack(expected))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,15 @@
 //
 // An example may see no other's memory. Where it is not clear that it does not, the view is
 // refused, and the operators that copy take contiguous examples.
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
 #include <numeric>
 
 #include "batching/dims.h"
 #include "batching/rewrite.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -161,6 +166,21 @@ std::optional<Tensor> copy_contiguous(const LevelPtr& level, bool, const Tensor&
               : std::nullopt;
 }
 
+// A choice between what is written and the rest: PyTorch's gradient of a scatter has zeros where
+// the old values are kept, instead of where they are not.
+std::optional<Tensor> scatter_by_choice(const Tensor& self, const Tensor& src,
+                                        c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
+                                        const Offset& offset) {
+  if (!self.requires_grad() || !self.is_contiguous()) {
+    return std::nullopt;
+  }
+  const auto scatter = [&](const Tensor& target, const Tensor& values) {
+    return ops::as_strided_scatter::call(target, values, size, stride, offset);
+  };
+  const Tensor is_written = scatter(at::zeros_like(self, at::kBool), at::ones_like(src, at::kBool));
+  return at::where(is_written, scatter(self.detach(), src), self);
+}
+
 // The derivative takes the strides to be those of a contiguous tensor.
 std::optional<Tensor> scatter_contiguous(const LevelPtr& level, bool records, const Tensor& self,
                                          const Tensor& src, c10::SymIntArrayRef size,
@@ -168,8 +188,10 @@ std::optional<Tensor> scatter_contiguous(const LevelPtr& level, bool records, co
   const bool is_needed = records && !self.is_contiguous() && level->transform == Transform::Vmap;
   const auto copy = is_needed ? self.clone(at::MemoryFormat::Contiguous)
                               : as_contiguous(level, self, size, stride, offset);
-  return copy ? std::make_optional(ops::as_strided_scatter::call(*copy, src, size, stride, offset))
-              : std::nullopt;
+  if (copy) {
+    return ops::as_strided_scatter::call(*copy, src, size, stride, offset);
+  }
+  return records ? scatter_by_choice(self, src, size, stride, offset) : std::nullopt;
 }
 
 }  // namespace
@@ -180,6 +202,7 @@ FUNCTX_RULES(as_strided) {
   batching_rule<ops::as_strided_scatter, as_strided_scatter>();
   rewritten<ops::as_strided_copy, copy_contiguous>();
   rewritten<ops::as_strided_scatter, scatter_contiguous>();
+  recordable_on_plain_tensors<ops::as_strided_scatter, scatter_by_choice>();
 }
 
 }  // namespace functx

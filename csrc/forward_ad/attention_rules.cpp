@@ -100,13 +100,17 @@ class Backward {
   bool is_differentiated() const {
     return is_recorded(x_.grad, x_.query, x_.key, x_.value, x_.mask);
   }
-  std::tuple<Tensor, Tensor, Tensor> gradients() const {
-    return differentiable_backward(x_, scoring_);
-  }
-  std::tuple<Tensor, Tensor, Tensor, Tensor> gradients(bool wants_mask) const {
-    return std::tuple_cat(
-        gradients(),
-        std::make_tuple(wants_mask ? differentiable_mask_backward(x_, scoring_) : Tensor()));
+  // As such a kernel returns them.
+  template <class Gradients>
+  Gradients gradients(bool wants_mask) const {
+    auto of_inputs = differentiable_backward(x_, scoring_);
+    if constexpr (std::tuple_size_v<Gradients> == 3) {
+      return of_inputs;
+    } else {
+      return std::tuple_cat(
+          std::move(of_inputs),
+          std::make_tuple(wants_mask ? differentiable_mask_backward(x_, scoring_) : Tensor()));
+    }
   }
 
  private:
@@ -133,6 +137,22 @@ class Backward {
   CanonicalAttention canonical_;
   AttentionTensors tangents_;
 };
+
+// The gradients that `kernel` returns, as duals.
+template <class Kernel>
+auto gradients_with_tangents(const Inputs& inputs, const Dual& grad, const Dual& output,
+                             const Dual& logsumexp, double dropout_p, const Scoring& scoring,
+                             const Kernel& kernel, bool wants_mask = false) {
+  using Gradients = decltype(kernel());
+  using Duals = decltype(std::declval<Backward>().duals(std::declval<Gradients>()));
+  check_dropout(dropout_p);
+  if (!grad.defined()) {
+    return Duals{};
+  }
+  const Backward backward(inputs, grad, output, logsumexp, scoring);
+  return backward.duals(
+      backward.is_differentiated() ? backward.template gradients<Gradients>(wants_mask) : kernel());
+}
 
 std::optional<Tensor> optional(const Dual& mask) {
   return mask.defined() ? std::make_optional(mask.primal) : std::nullopt;
@@ -167,17 +187,12 @@ std::tuple<Dual, Dual, Dual> flash_for_cpu_backward(const Dual& grad, const Dual
                                                     double dropout_p, bool is_causal,
                                                     const Dual& mask, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_for_cpu_backward;
-  check_dropout(dropout_p);
-  if (!grad.defined()) {
-    return {};
-  }
-  const Backward backward({query, key, value, mask}, grad, output, logsumexp,
-                          scoring_from_start(query.primal, is_causal, scale));
-  return backward.duals(backward.is_differentiated()
-                            ? backward.gradients()
-                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
-                                       output.primal, logsumexp.primal, dropout_p, is_causal,
-                                       optional(mask), scale));
+  return gradients_with_tangents({query, key, value, mask}, grad, output, logsumexp, dropout_p,
+                                 scoring_from_start(query.primal, is_causal, scale), [&] {
+                                   return Op::call(grad.primal, query.primal, key.primal,
+                                                   value.primal, output.primal, logsumexp.primal,
+                                                   dropout_p, is_causal, optional(mask), scale);
+                                 });
 }
 
 std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_gradient(
@@ -211,18 +226,13 @@ std::tuple<Dual, Dual, Dual> flash_backward(const Dual& grad, const Dual& query,
                                             bool is_causal, const Dual& seed, const Dual& offset,
                                             std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_backward;
-  check_dropout(dropout_p);
-  if (!grad.defined()) {
-    return {};
-  }
-  const Backward backward({query, key, value, {}}, grad, output, logsumexp,
-                          scoring_from_end(query.primal, key.primal, is_causal, scale));
-  return backward.duals(backward.is_differentiated()
-                            ? backward.gradients()
-                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
-                                       output.primal, logsumexp.primal, cum_seq_q.primal,
-                                       cum_seq_k.primal, max_q, max_k, dropout_p, is_causal,
-                                       seed.primal, offset.primal, scale));
+  return gradients_with_tangents(
+      {query, key, value, {}}, grad, output, logsumexp, dropout_p,
+      scoring_from_end(query.primal, key.primal, is_causal, scale), [&] {
+        return Op::call(grad.primal, query.primal, key.primal, value.primal, output.primal,
+                        logsumexp.primal, cum_seq_q.primal, cum_seq_k.primal, max_q, max_k,
+                        dropout_p, is_causal, seed.primal, offset.primal, scale);
+      });
 }
 
 DualsAnd<Tensor, Tensor> efficient(const Dual& query, const Dual& key, const Dual& value,
@@ -244,17 +254,15 @@ std::tuple<Dual, Dual, Dual, Dual> efficient_backward(const Dual& grad, const Du
                                                       const std::array<bool, 4>& mask,
                                                       bool is_causal, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_efficient_attention_backward;
-  check_dropout(dropout_p);
-  if (!grad.defined()) {
-    return {};
-  }
-  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
-                          scoring_from_start(query.primal, is_causal, scale));
-  return backward.duals(backward.is_differentiated()
-                            ? backward.gradients(mask[3])
-                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
-                                       bias.primal, output.primal, logsumexp.primal, seed.primal,
-                                       offset.primal, dropout_p, mask, is_causal, scale));
+  return gradients_with_tangents(
+      {query, key, value, bias}, grad, output, logsumexp, dropout_p,
+      scoring_from_start(query.primal, is_causal, scale),
+      [&] {
+        return Op::call(grad.primal, query.primal, key.primal, value.primal, bias.primal,
+                        output.primal, logsumexp.primal, seed.primal, offset.primal, dropout_p,
+                        mask, is_causal, scale);
+      },
+      mask[3]);
 }
 
 FlashDuals cudnn(const Dual& query, const Dual& key, const Dual& value, const Dual& bias, bool,
@@ -273,18 +281,13 @@ std::tuple<Dual, Dual, Dual> cudnn_backward(
     const Dual& cum_seq_q, const Dual& cum_seq_k, const c10::SymInt& max_q,
     const c10::SymInt& max_k, double dropout_p, bool is_causal, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_cudnn_attention_backward;
-  check_dropout(dropout_p);
-  if (!grad.defined()) {
-    return {};
-  }
-  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
-                          scoring_from_start(query.primal, is_causal, scale));
-  return backward.duals(backward.is_differentiated()
-                            ? backward.gradients()
-                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
-                                       output.primal, logsumexp.primal, seed.primal, offset.primal,
-                                       bias.primal, cum_seq_q.primal, cum_seq_k.primal, max_q,
-                                       max_k, dropout_p, is_causal, scale));
+  return gradients_with_tangents(
+      {query, key, value, bias}, grad, output, logsumexp, dropout_p,
+      scoring_from_start(query.primal, is_causal, scale), [&] {
+        return Op::call(grad.primal, query.primal, key.primal, value.primal, output.primal,
+                        logsumexp.primal, seed.primal, offset.primal, bias.primal, cum_seq_q.primal,
+                        cum_seq_k.primal, max_q, max_k, dropout_p, is_causal, scale);
+      });
 }
 
 FlashDuals overrideable(const Dual& query, const Dual& key, const Dual& value, const Dual& bias,
@@ -304,18 +307,15 @@ std::tuple<Dual, Dual, Dual, Dual> overrideable_backward(
     const c10::SymInt& max_k, double dropout_p, bool is_causal, const Dual& seed,
     const Dual& offset, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_fused_attention_overrideable_backward;
-  check_dropout(dropout_p);
-  if (!grad.defined()) {
-    return {};
-  }
-  const Backward backward({query, key, value, bias}, grad, output, logsumexp,
-                          scoring_from_start(query.primal, is_causal, scale));
-  return backward.duals(backward.is_differentiated()
-                            ? backward.gradients(mask[3])
-                            : Op::call(grad.primal, query.primal, key.primal, value.primal,
-                                       bias.primal, mask, output.primal, logsumexp.primal,
-                                       cum_seq_q.primal, cum_seq_k.primal, max_q, max_k, dropout_p,
-                                       is_causal, seed.primal, offset.primal, scale));
+  return gradients_with_tangents(
+      {query, key, value, bias}, grad, output, logsumexp, dropout_p,
+      scoring_from_start(query.primal, is_causal, scale),
+      [&] {
+        return Op::call(grad.primal, query.primal, key.primal, value.primal, bias.primal, mask,
+                        output.primal, logsumexp.primal, cum_seq_q.primal, cum_seq_k.primal, max_q,
+                        max_k, dropout_p, is_causal, seed.primal, offset.primal, scale);
+      },
+      mask[3]);
 }
 
 }  // namespace

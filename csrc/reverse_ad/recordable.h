@@ -56,12 +56,16 @@ struct Recordable<Op, composition, Result(Args...)> {
 // `composition` takes and returns what `Op` does, or an optional of it: nothing where PyTorch's
 // operator can be recorded as it is.
 template <class Op, auto composition>
+void recordable_on_plain_tensors() {
+  register_kernel(c10::OperatorName(Op::name, Op::overload_name), kGradKey,
+                  c10::KernelFunction::makeFromUnboxedFunction(
+                      TORCH_FN((detail::Recordable<Op, composition>::on_plain_tensors))));
+}
+
+template <class Op, auto composition>
 void recordable() {
-  using Recordable = detail::Recordable<Op, composition>;
-  rewritten<Op, Recordable::on_wrappers>();
-  register_kernel(
-      c10::OperatorName(Op::name, Op::overload_name), kGradKey,
-      c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(Recordable::on_plain_tensors)));
+  rewritten<Op, detail::Recordable<Op, composition>::on_wrappers>();
+  recordable_on_plain_tensors<Op, composition>();
 }
 
 }  // namespace functx
