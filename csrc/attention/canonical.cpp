@@ -58,12 +58,14 @@ std::tuple<Tensor, Tensor, Tensor> differentiable_backward(const AttentionTensor
   return {of(0, x.query), of(1, x.key), of(2, x.value)};
 }
 
-Tensor differentiable_mask_backward(const AttentionTensors& x, const Scoring& scoring) {
-  if (!x.grad.defined()) {
-    return {};
+std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_backward_with_mask(
+    const AttentionTensors& x, const Scoring& scoring, bool wants_mask) {
+  Tensor of_mask;
+  if (wants_mask && x.grad.defined()) {
+    const auto gradients = attention_mask_vjp_jvp(CanonicalAttention(x).primals(), {}, scoring);
+    of_mask = CanonicalAttention::mask(gradients[0], x.mask).to(x.mask.scalar_type());
   }
-  const auto gradients = attention_mask_vjp_jvp(CanonicalAttention(x).primals(), {}, scoring);
-  return CanonicalAttention::mask(gradients[0], x.mask).to(x.mask.scalar_type());
+  return std::tuple_cat(differentiable_backward(x, scoring), std::make_tuple(std::move(of_mask)));
 }
 
 bool is_reduced(const Tensor& tensor) {

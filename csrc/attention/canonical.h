@@ -35,8 +35,9 @@ class CanonicalAttention {
 // tape that has to differentiate them in turn.
 std::tuple<Tensor, Tensor, Tensor> differentiable_backward(const AttentionTensors& x,
                                                            const Scoring& scoring);
-// Likewise, of the mask.
-Tensor differentiable_mask_backward(const AttentionTensors& x, const Scoring& scoring);
+// Likewise, and of the mask; undefined if that is not wanted.
+std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_backward_with_mask(
+    const AttentionTensors& x, const Scoring& scoring, bool wants_mask);
 
 // Whether the tensors of a call are rounded more coarsely than the formulas compute.
 bool is_reduced(const Tensor& tensor);

@@ -288,14 +288,6 @@ BiasGradients unfold_with_bias(const AttentionCall& call, const std::optional<Te
           bias.has_value() ? call.unfold(bias_gradient) : call.pack(bias_gradient)};
 }
 
-BiasGradients differentiable_backward_with_bias(const AttentionTensors& x, bool wants_bias,
-                                                bool is_causal, std::optional<double> scale) {
-  const auto scoring = scoring_from_start(x.query, is_causal, scale);
-  return std::tuple_cat(
-      differentiable_backward(x, scoring),
-      std::make_tuple(wants_bias ? differentiable_mask_backward(x, scoring) : Tensor()));
-}
-
 // Whether the N of `query` shares a bias, whose gradient would be summed over examples as well.
 bool is_narrow(const Tensor& bias, const Tensor& query) {
   return bias.defined() && (bias.dim() != 4 || bias.size(0) != query.size(0));
@@ -312,29 +304,48 @@ std::optional<Tensor> fold_bias(const AttentionCall& call, const Tensor& bias, c
                                                       : call.fold_mask(bias, query));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
-    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
-    const Tensor& value, const Tensor& bias, const Tensor& output, const Tensor& logsumexp,
-    const Tensor& seed, const Tensor& offset, double dropout_p, std::array<bool, 4> mask,
-    bool is_causal, std::optional<double> scale) {
-  using Op = ops::_scaled_dot_product_efficient_attention_backward;
-  const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
+// A backward call of a kernel that has a gradient of the bias, which is `x.mask`. `loop` makes it
+// for each example, and `kernel` with the tensors that it is given.
+template <class Loop, class Kernel>
+BiasGradients backward_with_bias(const LevelPtr& level, const AttentionTensors& x,
+                                 const Tensor& seed, const Tensor& offset, double dropout_p,
+                                 bool wants_bias, bool is_causal, std::optional<double> scale,
+                                 const Loop& loop, const Kernel& kernel) {
+  const AttentionCall call(level, x.grad, x.query, x.key, x.value, x.mask, x.output, x.logsumexp);
   if (has_own_seeds(level, seed, offset) ||
       (call.is_batched() &&
-       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias) ||
-        (mask[3] && is_narrow(bias, query))))) {
-    return by_loop<Op>(grad, query, key, value, bias, output, logsumexp, seed, offset, dropout_p,
-                       mask, is_causal, scale);
+       (!same_places(level, dropout_p, x.logsumexp) || !fits(x.query, x.key, x.value, x.mask) ||
+        (wants_bias && is_narrow(x.mask, x.query))))) {
+    return loop();
   }
-  const auto folded_bias = fold_bias(call, bias, query, mask[3]);
-  const AttentionTensors x =
-      call.fold(grad, query, key, value, folded_bias.value_or(Tensor()), output, logsumexp);
+  const auto bias = fold_bias(call, x.mask, x.query, wants_bias);
+  const AttentionTensors folded =
+      call.fold(x.grad, x.query, x.key, x.value, bias.value_or(Tensor()), x.output, x.logsumexp);
   return unfold_with_bias(
-      call, folded_bias,
-      is_differentiated(dropout_p, x)
-          ? differentiable_backward_with_bias(x, mask[3], is_causal, scale)
-          : Op::call(x.grad, x.query, x.key, x.value, x.mask, x.output, x.logsumexp,
-                     call.pass(seed), call.pass(offset), dropout_p, mask, is_causal, scale));
+      call, bias,
+      is_differentiated(dropout_p, folded)
+          ? differentiable_backward_with_mask(
+                folded, scoring_from_start(folded.query, is_causal, scale), wants_bias)
+          : kernel(call, folded));
+}
+
+BiasGradients efficient_backward(const LevelPtr& level, const Tensor& grad, const Tensor& query,
+                                 const Tensor& key, const Tensor& value, const Tensor& bias,
+                                 const Tensor& output, const Tensor& logsumexp, const Tensor& seed,
+                                 const Tensor& offset, double dropout_p, std::array<bool, 4> mask,
+                                 bool is_causal, std::optional<double> scale) {
+  using Op = ops::_scaled_dot_product_efficient_attention_backward;
+  return backward_with_bias(
+      level, {query, key, value, bias, output, logsumexp, grad}, seed, offset, dropout_p, mask[3],
+      is_causal, scale,
+      [&] {
+        return by_loop<Op>(grad, query, key, value, bias, output, logsumexp, seed, offset,
+                           dropout_p, mask, is_causal, scale);
+      },
+      [&](const AttentionCall& call, const AttentionTensors& x) {
+        return Op::call(x.grad, x.query, x.key, x.value, x.mask, x.output, x.logsumexp,
+                        call.pass(seed), call.pass(offset), dropout_p, mask, is_causal, scale);
+      });
 }
 
 FlashResults cudnn(const LevelPtr& level, const Tensor& query, const Tensor& key,
@@ -390,31 +401,26 @@ FlashResults overrideable(const LevelPtr& level, const Tensor& query, const Tens
                              call.fold_mask(bias, query), dropout_p, is_causal, debug, scale));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> overrideable_backward(
-    const LevelPtr& level, const Tensor& grad, const Tensor& query, const Tensor& key,
-    const Tensor& value, const Tensor& bias, std::array<bool, 4> mask, const Tensor& output,
-    const Tensor& logsumexp, const Tensor& cum_seq_q, const Tensor& cum_seq_k, c10::SymInt max_q,
-    c10::SymInt max_k, double dropout_p, bool is_causal, const Tensor& seed, const Tensor& offset,
-    std::optional<double> scale) {
+BiasGradients overrideable_backward(const LevelPtr& level, const Tensor& grad, const Tensor& query,
+                                    const Tensor& key, const Tensor& value, const Tensor& bias,
+                                    std::array<bool, 4> mask, const Tensor& output,
+                                    const Tensor& logsumexp, const Tensor& cum_seq_q,
+                                    const Tensor& cum_seq_k, c10::SymInt max_q, c10::SymInt max_k,
+                                    double dropout_p, bool is_causal, const Tensor& seed,
+                                    const Tensor& offset, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_fused_attention_overrideable_backward;
-  const AttentionCall call(level, grad, query, key, value, bias, output, logsumexp);
-  if (has_own_seeds(level, seed, offset) ||
-      (call.is_batched() &&
-       (!same_places(level, dropout_p, logsumexp) || !fits(query, key, value, bias) ||
-        (mask[3] && is_narrow(bias, query))))) {
-    return by_loop<Op>(grad, query, key, value, bias, mask, output, logsumexp, cum_seq_q, cum_seq_k,
-                       max_q, max_k, dropout_p, is_causal, seed, offset, scale);
-  }
-  const auto folded_bias = fold_bias(call, bias, query, mask[3]);
-  const AttentionTensors x =
-      call.fold(grad, query, key, value, folded_bias.value_or(Tensor()), output, logsumexp);
-  return unfold_with_bias(
-      call, folded_bias,
-      is_differentiated(dropout_p, x)
-          ? differentiable_backward_with_bias(x, mask[3], is_causal, scale)
-          : Op::call(x.grad, x.query, x.key, x.value, x.mask, mask, x.output, x.logsumexp,
-                     call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k, dropout_p, is_causal,
-                     call.pass(seed), call.pass(offset), scale));
+  return backward_with_bias(
+      level, {query, key, value, bias, output, logsumexp, grad}, seed, offset, dropout_p, mask[3],
+      is_causal, scale,
+      [&] {
+        return by_loop<Op>(grad, query, key, value, bias, mask, output, logsumexp, cum_seq_q,
+                           cum_seq_k, max_q, max_k, dropout_p, is_causal, seed, offset, scale);
+      },
+      [&](const AttentionCall& call, const AttentionTensors& x) {
+        return Op::call(x.grad, x.query, x.key, x.value, x.mask, mask, x.output, x.logsumexp,
+                        call.pass(cum_seq_q), call.pass(cum_seq_k), max_q, max_k, dropout_p,
+                        is_causal, call.pass(seed), call.pass(offset), scale);
+      });
 }
 
 }  // namespace

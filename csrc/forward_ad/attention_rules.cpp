@@ -103,13 +103,10 @@ class Backward {
   // As such a kernel returns them.
   template <class Gradients>
   Gradients gradients(bool wants_mask) const {
-    auto of_inputs = differentiable_backward(x_, scoring_);
     if constexpr (std::tuple_size_v<Gradients> == 3) {
-      return of_inputs;
+      return differentiable_backward(x_, scoring_);
     } else {
-      return std::tuple_cat(
-          std::move(of_inputs),
-          std::make_tuple(wants_mask ? differentiable_mask_backward(x_, scoring_) : Tensor()));
+      return differentiable_backward_with_mask(x_, scoring_, wants_mask);
     }
   }
 
