@@ -190,11 +190,16 @@ class _Tape:
         if chunk_size == 1:
             cotangents = [part[0] for part in basis]
             row = _C.pullback(self.level, self.outputs, self.inputs, cotangents, keep)
-            return [gradient.unsqueeze(0) for gradient in row]
+            return [_dense(gradient).unsqueeze(0) for gradient in row]
         level = _C.push_vmap(stop - start, "error")
         try:
             cotangents = _C.batch(level, basis, [0] * len(basis))
             rows = _C.pullback(self.level, self.outputs, self.inputs, cotangents, keep)
-            return _C.unbatch(level, rows, [0] * len(rows))
+            return [_dense(each) for each in _C.unbatch(level, rows, [0] * len(rows))]
         finally:
             _C.pop(level)
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """Some gradients, such as that of an embedding, may be sparse."""
+    return gradient.to_dense() if gradient.is_sparse else gradient

@@ -9,12 +9,15 @@ EMBEDDING = (
     "row at padding_idx; with scale_grad_by_freq a row's part is divided by how often it is read"
 )
 
-# PyTorch defines a derivative that is not that of the function: both modes have to agree on it.
+# PyTorch defines a derivative that is not that of the function: both modes have to agree on it. It
+# can be differentiated again, unless what it takes for a constant is none.
 BY_DEFINITION = {
     "nn.functional.embedding": EMBEDDING,
     "nn.functional.embedding_bag": EMBEDDING,
     "normal": "a sample is a constant, and not mean + std * noise",
 }
+
+CONSTANT_FACTORS = "max_norm"
 
 # Entries that raise, whatever the kind of sweep.
 REFUSED = {

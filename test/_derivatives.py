@@ -34,6 +34,7 @@ class Function:
     eps: float
     by_differences: bool = True
     has_constants: bool = True
+    is_gradient: bool = False  # or another derivative, by autograd
 
     def flags(self):
         """Which outputs depend on the inputs."""

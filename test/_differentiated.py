@@ -66,6 +66,7 @@ def gradient(f, inputs):
         gradient_by_autograd(f, select, count, True),
         under,
         precision(outputs),
+        is_gradient=True,
     )
 
 
@@ -108,6 +109,7 @@ def slope(f, inputs):
         contracted_by(by_gradient.tracked),
         under,
         by_gradient.eps,
+        is_gradient=True,
     )
 
 
@@ -132,6 +134,7 @@ def gradient_of_sum(transform):
             lambda *xs: by_gradient.tracked(*xs, *weights),
             under,
             by_gradient.eps,
+            is_gradient=True,
         )
 
     return make

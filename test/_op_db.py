@@ -73,6 +73,10 @@ class Sample:
     def tensors(self):
         return self.draws[0]
 
+    @property
+    def kwargs(self):
+        return tree_unflatten(self.leaves, self.spec)[1]
+
     def bind(self, function):
         """`function` of the tensors alone, returning a tuple of tensors."""
 

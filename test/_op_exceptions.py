@@ -39,9 +39,6 @@ REFUSED = {
     "narrow": MOVING_VIEW,
     "native_batch_norm": STATISTICS,
     "nn.functional.batch_norm": STATISTICS,
-    "nn.functional.embedding_bag": Reason(
-        "a sparse gradient for each example cannot be one batch", "sparse gradient"
-    ),
     "nn.functional.gaussian_nll_loss": VALUE,
     "nn.functional.instance_norm": STATISTICS,
     "resize_": MEMORY,

@@ -11,6 +11,7 @@ import re
 import warnings
 
 import torch
+from _derivatives import dense
 from _op_db import DRAWS, function_of, samples, seed_all
 from torch.testing import assert_close
 
@@ -466,7 +467,7 @@ def sweep_vjp_sample(op, sample, api, outcome):
         choice = (*(tensors or (False,) * count), *(cotangents,) * len(outputs))
         try:
             by_autograd = pullback_by_autograd(call, select, count)
-            expected = stacked(quietly(loop, by_autograd, sample, choice))
+            expected = dense(stacked(quietly(loop, by_autograd, sample, choice)))
         except Exception as error:
             outcome.skipped[f"the loop raises {type(error).__name__}"] += 1
             continue
@@ -477,7 +478,7 @@ def sweep_vjp_sample(op, sample, api, outcome):
             op,
             described(sample, dims),
             expected,
-            lambda: apply_vmap(api, gradient, args, dims, outcome.loops),  # noqa: B023
+            lambda: dense(apply_vmap(api, gradient, args, dims, outcome.loops)),  # noqa: B023
         )
 
 

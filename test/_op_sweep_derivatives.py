@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import torch
-from _derivative_exceptions import BY_DEFINITION, GRADIENT_NOT_TRACKED
+from _derivative_exceptions import BY_DEFINITION, CONSTANT_FACTORS, GRADIENT_NOT_TRACKED
 from _derivatives import (
     ForwardReference,
     ReverseReference,
@@ -269,9 +269,10 @@ def reason_to_skip(f, inputs):
 
 def functions_of(what, f, op, sample, active):
     for function in what(f, [inputs_at(draw, active) for draw in sample.draws]):
+        is_smooth = function.is_gradient and CONSTANT_FACTORS not in sample.kwargs
         yield dataclasses.replace(
             function,
-            by_differences=op.name not in BY_DEFINITION,
+            by_differences=is_smooth or op.name not in BY_DEFINITION,
             has_constants=full_name(op) not in GRADIENT_NOT_TRACKED,
         )
 

@@ -54,8 +54,9 @@ Tensor embedding(const LevelPtr& level, const Tensor& weight, const Tensor& indi
                 picks.is_batched});
   }
   TORCH_CHECK(weight.dim() == 2, "'weight' must be 2-D");
-  // The flags matter to the gradient only; a gather does not know them.
-  if (is_tracked(table.value) && (scale_grad_by_freq || sparse)) {
+  // The flags matter to the gradient only; a gather does not know them. That of a batch of tables
+  // is dense.
+  if (is_tracked(table.value) && scale_grad_by_freq) {
     return by_loop<Op>(weight, indices, padding_idx, scale_grad_by_freq, sparse);
   }
   const Tensor rows = rows_of_tables(table.value, picks);

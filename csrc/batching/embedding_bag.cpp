@@ -199,16 +199,13 @@ Tensor found_bags(const Tensor& indices, const Tensor& offsets, const Tensor& of
       .to(indices.scalar_type());
 }
 
+// A sparse gradient is dense here: one for each example cannot be a batch.
 Tensor embedding_bag_backward(const Tensor& grad, const Tensor& indices, const Tensor& offsets,
                               const Tensor& offset2bag, const Tensor& bag_size,
                               const Tensor& maximum_indices, c10::SymInt num_weights,
-                              bool scale_grad_by_freq, int64_t mode, bool sparse,
+                              bool scale_grad_by_freq, int64_t mode, bool,
                               const std::optional<Tensor>& per_sample_weights,
                               int64_t padding_idx) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      !sparse,
-      "functx.vmap: embedding_bag with sparse=True has a sparse gradient for each example, which "
-      "cannot be one batch. Pass sparse=False.");
   return ops::_embedding_bag_dense_backward::call(
       grad.contiguous(), indices.contiguous(), found_bags(indices, offsets, offset2bag), bag_size,
       maximum_indices, std::move(num_weights), scale_grad_by_freq, mode, per_sample_weights,

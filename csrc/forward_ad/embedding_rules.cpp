@@ -115,7 +115,31 @@ Tensor bag_of_each_index(const Tensor& indices, const Tensor& offsets) {
   return at::searchsorted(offsets, place, /*out_int32=*/false, /*right=*/true).sub(1);
 }
 
-// A sparse one is dense here: PyTorch has no derivatives of sparse gradients.
+// PyTorch's derivative of the gradient forgets the frequencies.
+std::optional<Tensor> embedding_gradient(const Tensor& grad, const Tensor& indices,
+                                         c10::SymInt rows, c10::SymInt padding_idx,
+                                         bool scale_grad_by_freq) {
+  if (!scale_grad_by_freq) {
+    return std::nullopt;
+  }
+  const Tensor sums = ops::embedding_dense_backward::call(
+      grad, indices, std::move(rows), std::move(padding_idx), /*scale_grad_by_freq=*/false);
+  return divide_by_frequency(sums, indices);
+}
+
+// A sparse gradient is dense where it has a tangent: there are no derivatives of sparse ones.
+std::optional<Tensor> dense_embedding_gradient(const LevelPtr& level, bool, const Tensor& grad,
+                                               const Tensor& indices, c10::SymInt rows,
+                                               c10::SymInt padding_idx, bool scale_grad_by_freq,
+                                               bool sparse) {
+  if (!sparse || level->transform != Transform::Jvp) {
+    return std::nullopt;
+  }
+  return ops::embedding_dense_backward::call(grad, indices, std::move(rows), std::move(padding_idx),
+                                             scale_grad_by_freq);
+}
+
+// Likewise.
 Tensor embedding_bag_gradient(const Tensor& grad, const Tensor& indices, const Tensor& offsets,
                               const Tensor&, const Tensor& size, const Tensor& places,
                               const c10::SymInt& rows, bool scale_grad_by_freq, int64_t mode, bool,
@@ -148,7 +172,9 @@ Tensor per_sample_weights_gradient(const Tensor& grad, const Tensor& weight, con
 
 }  // namespace
 
-FUNCTX_RULES(gradients_of_bags) {
+FUNCTX_RULES(gradients_of_embeddings) {
+  rewritten<ops::embedding_backward, dense_embedding_gradient>();
+  recordable<ops::embedding_dense_backward, embedding_gradient>();
   recordable<ops::_embedding_bag_backward, embedding_bag_gradient>();
   recordable<ops::_embedding_bag_per_sample_weights_backward, per_sample_weights_gradient>();
 }
