@@ -6,6 +6,7 @@ import functools
 import torch
 from _coverage import Sweep, reasons, table, totals
 from _derivative_exceptions import BY_DEFINITION, WRONG_ONCE, reason_to_refuse
+from _op_db import WITH_RIGHT_GRADIENT
 from _op_sweep_derivatives import sweep
 
 RESULTS = {
@@ -41,8 +42,9 @@ def refused(results):
     for name, result in results.items():
         kinds = collections.defaultdict(list)
         for kind in KINDS:
-            if result[kind, "functx"].errors:
-                kinds[reason_to_refuse(kind, name).why].append(kind)
+            if errors := result[kind, "functx"].errors:
+                reason = reason_to_refuse(kind, name)
+                kinds[reason.why if reason else f"not explained: {errors[0]}"].append(kind)
         rows += [[f"`{name}`", ", ".join(where), why] for why, where in kinds.items()]
     return rows
 
@@ -107,6 +109,9 @@ The derivative of these is PyTorch's by definition, in both modes, and not that 
 their `jvp` is right:
 
 {reasons(WRONG_ONCE)}
+
+PyTorch's gradient is wrong, and that of functx is right, for
+{", ".join(f"`{name}`" for name in WITH_RIGHT_GRADIENT)}.
 
 ## Every entry
 

@@ -4,6 +4,9 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+
+#include "core/keys.h"
 
 namespace functx {
 
@@ -26,11 +29,33 @@ bool is_differentiable(const Tensor& tensor) {
   return at::isFloatingType(type) || at::isComplexType(type);
 }
 
+namespace {
+
+bool is_plain(const Tensor& tensor) {
+  return tensor.layout() == at::kStrided && !tensor.requires_grad() &&
+         !tensor.key_set().has_any(kForeignWrapperKeys | c10::DispatchKeySet(kFrontKey));
+}
+
+// Whether `sum`, which a rule has computed, can be written to with nobody noticing: no other
+// tensor, tape or tracer.
+bool can_take(const Tensor& sum, const Tensor& term) {
+  return sum.use_count() == 1 && is_plain(sum) && is_plain(term) &&
+         sum.storage().use_count() == 1 && sum.scalar_type() == term.scalar_type() &&
+         sum.sizes() == term.sizes() && sum.is_non_overlapping_and_dense() &&
+         !c10::impl::TorchDispatchModeTLS::any_modes_set();
+}
+
+}  // namespace
+
 Tensor sum_of(Tensor left, Tensor right) {
   if (!left.defined() || !right.defined()) {
     return left.defined() ? left : right;
   }
-  return left.add(right);
+  // In place, a large sum takes three quarters of the time.
+  if (can_take(left, right)) {
+    return left.add_(right);
+  }
+  return can_take(right, left) ? right.add_(left) : left.add(right);
 }
 
 Tensor tangent_or_zeros(const Dual& dual) {
