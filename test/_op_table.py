@@ -26,5 +26,5 @@ def _each(ops):
 
 
 every_op = _each(OPS)
-every_differentiable_op = _each(DIFFERENTIABLE)
+every_reverse_op = _each([op for op in DIFFERENTIABLE if op.reverse])
 every_forward_op = _each([op for op in DIFFERENTIABLE if op.forward])

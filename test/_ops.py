@@ -35,6 +35,7 @@ class Op:
     differentiable: bool = True
     # Whether its gradient is the derivative of the function, and not another by definition.
     forward: bool = True
+    reverse: bool = True  # whether PyTorch has a gradient of it, which reverse mode takes
     writes: bool = False  # into (a clone of) its first argument
 
     def samples(self, batched=None, batch=(3,)):

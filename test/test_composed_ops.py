@@ -1,7 +1,7 @@
 """vmap with jvp and vjp, in either order, for every differentiable operator of the table."""
 
 import torch
-from _op_table import every_differentiable_op, every_forward_op
+from _op_table import every_forward_op, every_reverse_op
 from _ops import STEP
 from _reference import (
     assert_equal_trees,
@@ -74,7 +74,7 @@ def test_vmap_of_jvp_over_tangents_only(op):
     assert_equal_trees(actual, stack_trees(expected))
 
 
-@every_differentiable_op
+@every_reverse_op
 def test_vmap_of_vjp(op):
     """Gradients for each example, also of arguments that all examples share."""
     for f, primals, pattern in batched_problems(op):
@@ -95,7 +95,7 @@ def test_vmap_of_vjp(op):
         assert_equal_trees(actual, stack_trees(expected))
 
 
-@every_differentiable_op
+@every_reverse_op
 def test_vjp_of_vmap(op):
     """The batched value is what autograd tracks; shared arguments get the sum of the gradients."""
     for f, primals, pattern in batched_problems(op):
@@ -119,7 +119,7 @@ def test_jvp_of_vmap(op):
         assert_equal_trees(actual, expected)
 
 
-@every_differentiable_op
+@every_reverse_op
 def test_jvp_of_vjp(op):
     """Forward over reverse: the Hessian-vector product of a weighted sum of the outputs."""
     samples = op.samples()

@@ -27,10 +27,10 @@ def F(request):
     with dropin.installed():
         names = types.SimpleNamespace()
         for name in NAMES.split():
-            module = importlib.import_module(request.param)
-            if not hasattr(module, name):  # functorch lacks the newer ones
-                module = torch.func
-            exec(f"from {module.__name__} import {name}", vars(names))
+            # functorch lacks the newer ones; torch.func of PyTorch 2.11, rearrange.
+            owners = (request.param, "torch.func", "functorch.einops")
+            owner = next(o for o in owners if hasattr(importlib.import_module(o), name))
+            exec(f"from {owner} import {name}", vars(names))
         names.vmap = torch.vmap if request.param == "torch.func" else names.vmap
         yield names
 

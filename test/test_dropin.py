@@ -56,7 +56,9 @@ def test_uninstall_restores_every_attribute():
 @pytest.mark.parametrize("name", PUBLIC)
 @pytest.mark.usefixtures("installed")
 def test_public_names(name):
-    for module in PUBLIC[name]:
+    present = [module for module in PUBLIC[name] if hasattr(_module(module), name)]
+    assert present
+    for module in present:
         assert importlib.import_module(module) is sys.modules[module]
         function = getattr(importlib.import_module(module), name)
         ours = _ours(name)

@@ -2,6 +2,7 @@
 // a level to its value and back. Unlike `batch`, these keep the identity of a value.
 #include "python/function_arguments.h"
 
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/pybind.h>

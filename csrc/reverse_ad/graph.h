@@ -1,6 +1,7 @@
 // Looking for a node in autograd's graph.
 #pragma once
 
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <unordered_set>

@@ -197,8 +197,15 @@ def _present(modules: tuple[str, ...], name: str) -> list[tuple[ModuleType, Any]
 
 
 def _module(name: str) -> Any:
-    # PyTorch's extension makes its submodules without telling the import system.
-    return torch._C._functorch if name == _C else importlib.import_module(name)
+    """The module of this name, None if this PyTorch has none."""
+    if name == _C:  # PyTorch's extension makes its submodules without telling the import system
+        return torch._C._functorch
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
 
 
 def _is_pytorch(caller: FrameType) -> bool:
