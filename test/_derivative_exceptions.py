@@ -14,6 +14,7 @@ EMBEDDING = (
 BY_DEFINITION = {
     "nn.functional.embedding": EMBEDDING,
     "nn.functional.embedding_bag": EMBEDDING,
+    "linalg.norm.subgradients_at_zero": "of a norm of zero, one of many subgradients",
     "normal": "a sample is a constant, and not mean + std * noise",
 }
 

@@ -247,7 +247,7 @@ def sweep_sample(kind, op, sample, api, outcome):
     for active in dict.fromkeys([tuple(tracked), *((k,) for k in tracked)]):
         if active:
             sweep_choice(kind, op, sample, api, outcome, active)
-    if kind in ("jvp", "vjp") and op.name not in BY_DEFINITION:
+    if kind in ("jvp", "vjp") and not is_by_definition(op):
         for k in sorted({*numbers} - {*tracked}):
             where = described(sample, (k,))
             quietly(lambda: sweep_constant(value(*alone[k]), api, outcome, where))  # noqa: B023
@@ -267,12 +267,16 @@ def reason_to_skip(f, inputs):
     return None
 
 
+def is_by_definition(op):
+    return op.name in BY_DEFINITION or full_name(op) in BY_DEFINITION
+
+
 def functions_of(what, f, op, sample, active):
     for function in what(f, [inputs_at(draw, active) for draw in sample.draws]):
         is_smooth = function.is_gradient and CONSTANT_FACTORS not in sample.kwargs
         yield dataclasses.replace(
             function,
-            by_differences=is_smooth or op.name not in BY_DEFINITION,
+            by_differences=is_smooth or not is_by_definition(op),
             has_constants=full_name(op) not in GRADIENT_NOT_TRACKED,
         )
 

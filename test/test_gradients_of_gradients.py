@@ -128,3 +128,11 @@ def test_logaddexp_of_ties_and_infinities():
     curvature = (torch.sigmoid(x - y) * torch.sigmoid(y - x)).nan_to_num(0)
     assert_close(by_both(x, y), (curvature, -curvature))
     assert_close(functx.grad(functx.grad(lambda x: total(x, y[0])))(x[0]), curvature[0])
+
+
+def test_norm_of_nothing():
+    """PyTorch has a gradient of its gradient that is not a number."""
+    nothing = torch.empty(0, dtype=torch.float64)
+    gradient = functx.grad(lambda x, scale: scale * torch.linalg.vector_norm(x, 3.5))
+    slope = functx.grad(lambda scale: gradient(nothing, scale).sum())
+    assert_close(slope(torch.tensor(2.0, dtype=torch.float64)), torch.zeros((), dtype=torch.float64))

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "forward_ad/families.h"
+#include "reverse_ad/recordable.h"
 
 namespace functx {
 namespace {
@@ -230,7 +231,20 @@ std::tuple<Dual, Dual> aminmax(const Dual& self, std::optional<int64_t> dim, boo
           Dual{std::move(max), std::move(max_tangent)}};
 }
 
+// PyTorch's gradient of the norm of nothing is fine, but has one that is not a number.
+std::optional<Tensor> norm_of_nothing(const Tensor& self, const at::Scalar& ord,
+                                      at::OptionalIntArrayRef dim, bool keepdim,
+                                      std::optional<at::ScalarType> dtype) {
+  if (!gradients_nest() || self.sym_numel() != 0) {
+    return std::nullopt;
+  }
+  const Tensor norm = ops::linalg_vector_norm::call(self.detach(), ord, dim, keepdim, dtype);
+  return norm.add(ops::sum::call(ops::abs::call(self), std::nullopt));
+}
+
 }  // namespace
+
+FUNCTX_RULES(gradients_of_norms) { recordable<ops::linalg_vector_norm, norm_of_nothing>(); }
 
 FUNCTX_RULES(jvp_reductions) {
   dual_rule<ops::var_correction, var>();
