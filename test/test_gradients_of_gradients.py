@@ -132,7 +132,6 @@ def test_logaddexp_of_ties_and_infinities():
 
 def test_norm_of_nothing():
     """PyTorch has a gradient of its gradient that is not a number."""
-    nothing = torch.empty(0, dtype=torch.float64)
     gradient = functx.grad(lambda x, scale: scale * torch.linalg.vector_norm(x, 3.5))
-    slope = functx.grad(lambda scale: gradient(nothing, scale).sum())
-    assert_close(slope(torch.tensor(2.0, dtype=torch.float64)), torch.zeros((), dtype=torch.float64))
+    slope = functx.grad(lambda scale: gradient(torch.empty(0), scale).sum())
+    assert_close(slope(torch.tensor(2.0)), torch.tensor(0.0))
