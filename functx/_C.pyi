@@ -90,14 +90,12 @@ def pullback(
     inputs: Sequence[Tensor],
     cotangents: Sequence[Tensor | None],
     retain_graph: bool,
-    inner_inputs: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Vector-Jacobian product by one engine call, zeros where an input is not reached.
 
     `outputs` are the raw outputs of the traced function, not the released ones. A None cotangent
     is ones (of a scalar output). May be called after `pop(level)`; it decides then whether the
-    backward pass itself has to be recorded; `inner_inputs`, what a level inside of this one has
-    tracked, are no reason."""
+    backward pass itself has to be recorded."""
 
 def engine_seeds(
     outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]

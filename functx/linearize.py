@@ -90,7 +90,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
             )
         for index, (primal, tangent) in enumerate(zip(leaves, tangent_leaves, strict=True)):
             _check_tangent(index, primal, tangent)
-        pushed = _C.pullback(transpose, pulled, cotangents, tangent_leaves, True, inputs)
+        pushed = _C.pullback(transpose, pulled, cotangents, tangent_leaves, True)
         return unflatten(pushed, output_spec)
 
     return output, jvp_fn

@@ -211,7 +211,7 @@ void differentiate_by_double_reverse(const c10::OperatorHandle& op, const LevelP
   }
   const std::vector<Tensor> output_tangents = elaborating(op, [&] {
     return pullback(*transpose, recording.gradients, recording.cotangents, tangents,
-                    /*retain_graph=*/false, recording.inputs);
+                    /*retain_graph=*/false);
   });
   const Lenders lenders(level, arguments);
   size_t next = 0;

@@ -166,13 +166,12 @@ std::vector<Tensor> or_undefined(const std::vector<std::optional<Tensor>>& tenso
 
 py::list run_pullback(const LevelPtr& level, const std::vector<Tensor>& outputs,
                       const std::vector<Tensor>& inputs,
-                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph,
-                      const std::vector<Tensor>& inner_inputs) {
+                      const std::vector<std::optional<Tensor>>& cotangents, bool retain_graph) {
   const std::vector<Tensor> seeds = or_undefined(cotangents);
   std::vector<Tensor> gradients;
   {
     const py::gil_scoped_release without_gil;
-    gradients = pullback(*level, outputs, inputs, seeds, retain_graph, inner_inputs);
+    gradients = pullback(*level, outputs, inputs, seeds, retain_graph);
   }
   return wrap_all(std::move(gradients));
 }
@@ -255,9 +254,7 @@ void bind_reverse_mode(py::module_& m) {
       let_go(*level, inputs);
     }
   });
-  m.def("pullback", &run_pullback, py::arg("level"), py::arg("outputs"), py::arg("inputs"),
-        py::arg("cotangents"), py::arg("retain_graph"),
-        py::arg("inner_inputs") = std::vector<Tensor>());
+  m.def("pullback", &run_pullback);
   m.def("engine_seeds", &run_engine_seeds);
   m.def("without_tape", [](const Tensor& tensor) {
     return as_wrapper(tensor) != nullptr ? alias_wrapper(tensor) : tensor;

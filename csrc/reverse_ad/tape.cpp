@@ -8,7 +8,6 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 #include "batching/batched_tensor.h"
@@ -37,25 +36,51 @@ Tensor alias_untracked(const Tensor& tensor) {
   return has_native_tangent ? tensor.alias() : tensor.detach();
 }
 
-// Whether something tracked outside of `inputs` can see `output`: then the backward pass has to be
-// recorded, and the output may not be detached.
-bool depends_on_outside(const Tensor& output, const std::vector<Tensor>& inputs) {
+// Whose tape a leaf began, if that is one of ours. Graphs that outlive a level keep its leaves,
+// which nobody asks for a gradient any more.
+struct LeafOf final : c10::BackendMeta {
+  explicit LeafOf(LevelPtr level) : level(std::move(level)) {}
+  c10::intrusive_ptr<c10::BackendMeta> clone(
+      const c10::intrusive_ptr<c10::BackendMeta>& self) const override {
+    return self;
+  }
+  const LevelPtr level;
+};
+
+LevelPtr innermost_grad_level() {
+  const auto levels = active_levels();
+  for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
+    if ((*level)->transform == Transform::Grad) {
+      return *level;
+    }
+  }
+  return nullptr;
+}
+
+// Whether what `node` gives a gradient to can ask for it outside of `level`.
+bool is_leaf_outside(const Level& level, const Node* node) {
+  const auto* leaf = dynamic_cast<const torch::autograd::AccumulateGrad*>(node);
+  if (leaf == nullptr) {
+    return false;
+  }
+  const auto* mark =
+      dynamic_cast<LeafOf*>(leaf->variable.unsafeGetTensorImpl()->get_backend_meta());
+  return mark == nullptr || (mark->level->alive && mark->level->id < level.id);
+}
+
+// Whether something tracked outside of `level`, which tracks `inputs`, can see `output`: then the
+// backward pass has to be recorded, and the output may not be detached.
+bool depends_on_outside(const Level& level, const Tensor& output,
+                        const std::vector<Tensor>& inputs) {
   if (is_tracked_below(output)) {
     return true;
   }
   if (!output.requires_grad()) {
     return false;
   }
-  std::unordered_set<Node*> own;
-  for (const Tensor& input : inputs) {
-    if (input.grad_fn() != nullptr) {
-      // An alias of something tracked outside.
-      return true;
-    }
-    own.insert(node_of(input));
-  }
-  // A leaf that is not ours.
-  return reaches<torch::autograd::AccumulateGrad>(node_of(output), std::move(own));
+  const auto is_alias = [](const Tensor& input) { return input.grad_fn() != nullptr; };
+  return std::any_of(inputs.begin(), inputs.end(), is_alias) ||  // of something tracked outside
+         reaches(node_of(output), {}, [&](Node* node) { return is_leaf_outside(level, node); });
 }
 
 // Behind the node that stands for the derivative of a once_differentiable backward there is
@@ -115,6 +140,7 @@ std::vector<Tensor> track(const std::vector<Tensor>& inputs) {
   if (stratum != nullptr) {
     stratum->may_record = true;
   }
+  const LevelPtr level = innermost_grad_level();
   std::vector<Tensor> tracked;
   tracked.reserve(inputs.size());
   for (const Tensor& input : inputs) {
@@ -125,6 +151,9 @@ std::vector<Tensor> track(const std::vector<Tensor>& inputs) {
       tracked.push_back(lifted.alias());
     } else {
       tracked.push_back(alias_untracked(lifted));
+      if (level != nullptr) {
+        tracked.back().unsafeGetTensorImpl()->set_backend_meta(c10::make_intrusive<LeafOf>(level));
+      }
       // The method of Python's Tensor is refused under torch.func's transforms.
       tracked.back().unsafeGetTensorImpl()->set_requires_grad(true);
     }
@@ -138,14 +167,13 @@ Tensor release(const Level& level, const Tensor& output, const std::vector<Tenso
     const Tensor value = outside_stratum(level, output);
     return level.grad_mode_outside ? value : detach_all(value);
   }
-  const bool keeps = level.grad_mode_outside && depends_on_outside(output, inputs);
+  const bool keeps = level.grad_mode_outside && depends_on_outside(level, output, inputs);
   return keeps ? output : detach_all(output);
 }
 
 std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
                              const std::vector<Tensor>& inputs,
-                             const std::vector<Tensor>& cotangents, bool retain_graph,
-                             const std::vector<Tensor>& inner_inputs) {
+                             const std::vector<Tensor>& cotangents, bool retain_graph) {
   if (inputs.empty()) {
     return {};
   }
@@ -153,14 +181,13 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
       c10::InferenceMode::is_enabled() ? std::make_optional<c10::InferenceMode>(false)
                                        : std::nullopt;
   const bool records = level.alive ? level.grad_mode_outside : c10::GradMode::is_enabled();
-  std::vector<Tensor> own_inputs = inputs;
-  own_inputs.insert(own_inputs.end(), inner_inputs.begin(), inner_inputs.end());
   // torch.func's tapes are not to be seen from here: they may be there.
   const bool create_graph =
       records &&
       (level.stratum != nullptr || std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
-       std::any_of(outputs.begin(), outputs.end(),
-                   [&](const Tensor& output) { return depends_on_outside(output, own_inputs); }));
+       std::any_of(outputs.begin(), outputs.end(), [&](const Tensor& output) {
+         return depends_on_outside(level, output, inputs);
+       }));
   const LevelPtr stratum = innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs)));
   TORCH_CHECK_NOT_IMPLEMENTED(
       level.stratum == nullptr || stratum == level.stratum || !stratum->is_identity,
@@ -200,7 +227,7 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
 
 void let_go(Level& level, const std::vector<Tensor>& inputs) {
   for (const Tensor& argument : std::exchange(level.written_arguments, {})) {
-    if (!argument.requires_grad() || depends_on_outside(argument, inputs)) {
+    if (!argument.requires_grad() || depends_on_outside(level, argument, inputs)) {
       continue;
     }
     // Its nodes may yet be needed, by aux: only the tensor forgets them.

@@ -7,8 +7,8 @@
 
 namespace functx {
 
-// Aliases of `inputs`, lifted to the innermost wrapper level and tracked by a tape of their own. An
-// input that was tracked before stays connected.
+// Aliases of `inputs`, lifted to the innermost wrapper level and tracked by a tape of their own,
+// that of the grad level that was entered last. An input that was tracked before stays connected.
 std::vector<Tensor> track(const std::vector<Tensor>& inputs);
 
 // What `level`, which tracks `inputs`, hands out of itself: `output` detached from its tape, unless
@@ -18,12 +18,10 @@ Tensor release(const Level& level, const Tensor& output, const std::vector<Tenso
 // Vector-Jacobian product by one engine call; zeros for inputs that are not reached. `outputs` are
 // those of the traced function itself, not the released ones. An undefined cotangent is ones, of a
 // scalar output. May be called when the level has been left: whether the backward pass is recorded
-// is decided anew at each call. That `outputs` depend on `inner_inputs`, those of a level inside of
-// this one, is nothing that the outside can see.
+// is decided anew at each call.
 std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outputs,
                              const std::vector<Tensor>& inputs,
-                             const std::vector<Tensor>& cotangents, bool retain_graph,
-                             const std::vector<Tensor>& inner_inputs = {});
+                             const std::vector<Tensor>& cotangents, bool retain_graph);
 
 // Takes the arguments that the function of `level` wrote tracked values to off its tape, unless
 // something outside can see them. No pullback may follow.
