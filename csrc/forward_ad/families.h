@@ -4,7 +4,7 @@
 //   linear_in<ops::scatter_add, 0, 3>();             linear in the arguments at these positions
 //   linear_in_first<ops::gather>();                  that is, in the one at position 0
 //   linear_view<ops::transpose_int>();               likewise, sharing memory
-//   multilinear<ops::mm, ops::mul_Tensor>();         product rule over all tensor arguments
+//   multilinear<ops::dot, ops::_trilinear>();        product rule over all tensor arguments
 //   elementwise<ops::sin, [](auto& t, auto& x, auto&) { return t * x.cos(); }>();
 //   partials<ops::hypot, by_self, by_other>();       a sum of one term for each first argument
 //   nondifferentiable<ops::eq_Tensor>();             the tangent is zero
