@@ -3,6 +3,7 @@
 #include <ATen/ops/arange.h>
 #include <c10/core/ScalarType.h>
 
+#include "batching/bags.h"
 #include "batching/boxed_rules.h"
 #include "batching/fold.h"
 
@@ -185,18 +186,11 @@ Tensor embedding_bag_dense_backward(const LevelPtr& level, const Tensor& grad,
   return make_batched(level, {result.unflatten(0, {size, rows}), true});
 }
 
-// The bag of each position: the last that starts at or before it. The forward pass gives none where
-// its kernel did without.
+// The forward pass gives none where its kernel did without.
 Tensor found_bags(const Tensor& indices, const Tensor& offsets, const Tensor& offset2bag) {
-  if (offset2bag.numel() > 0 || indices.numel() == 0) {
-    return offset2bag;
-  }
-  const Tensor positions = ops::arange::call(indices.sym_size(0), offsets.scalar_type(),
-                                             offsets.layout(), offsets.device(), {});
-  return ops::searchsorted_Tensor::call(offsets, positions, /*out_int32=*/false, /*right=*/true, {},
-                                        {})
-      .sub(1)
-      .to(indices.scalar_type());
+  return offset2bag.numel() > 0 || indices.numel() == 0
+             ? offset2bag
+             : bag_of_each_position(indices, offsets).to(indices.scalar_type());
 }
 
 // A sparse gradient is dense here: one for each example cannot be a batch.

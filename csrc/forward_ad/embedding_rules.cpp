@@ -1,9 +1,7 @@
 // Rows of a table, and sums, means and maxima of bags of rows. PyTorch defines the gradient by the
 // table, and both modes have to agree on it: none reaches the row at `padding_idx`, and with
 // `scale_grad_by_freq` that of a row is divided by how often the row is read.
-#include <ATen/ops/arange.h>
-#include <ATen/ops/searchsorted.h>
-
+#include "batching/bags.h"
 #include "forward_ad/conform.h"
 #include "forward_ad/rule.h"
 #include "reverse_ad/recordable.h"
@@ -109,12 +107,6 @@ Dual per_sample_weights_backward(const Dual& grad, const Dual& weight, const Dua
 
 // ---- the same gradients, in operators that can be differentiated ----
 
-// PyTorch's bag of each index is left out where its kernel does without.
-Tensor bag_of_each_index(const Tensor& indices, const Tensor& offsets) {
-  const Tensor place = at::arange(indices.size(0), offsets.options());
-  return at::searchsorted(offsets, place, /*out_int32=*/false, /*right=*/true).sub(1);
-}
-
 // PyTorch's derivative of the gradient forgets the frequencies.
 std::optional<Tensor> embedding_gradient(const Tensor& grad, const Tensor& indices,
                                          c10::SymInt rows, c10::SymInt padding_idx,
@@ -150,7 +142,7 @@ Tensor embedding_bag_gradient(const Tensor& grad, const Tensor& indices, const T
     return table.scatter_add(0, places.to(at::kLong).clamp_min(0),
                              zero_unless(size.ne(0).unsqueeze(-1), grad));
   }
-  const Tensor bags = bag_of_each_index(indices, offsets);
+  const Tensor bags = bag_of_each_position(indices, offsets);
   Tensor terms = grad.index_select(0, bags);
   if (mode == mean_mode) {
     terms = terms.div(size.index_select(0, bags).unsqueeze(-1));
@@ -166,7 +158,7 @@ Tensor embedding_bag_gradient(const Tensor& grad, const Tensor& indices, const T
 Tensor per_sample_weights_gradient(const Tensor& grad, const Tensor& weight, const Tensor& indices,
                                    const Tensor& offsets, const Tensor&, int64_t,
                                    int64_t padding_idx) {
-  const Tensor terms = grad.index_select(0, bag_of_each_index(indices, offsets));
+  const Tensor terms = grad.index_select(0, bag_of_each_position(indices, offsets));
   return terms.mul(weight.index_select(0, indices)).sum(-1).masked_fill(indices.eq(padding_idx), 0);
 }
 

@@ -33,7 +33,7 @@ Dual mul(const Dual& left, const Dual& right) {
     const Tensor &factor = left.primal, &moved = right.tangent;
     const bool adds = tangent.defined() && factor.device() == moved.device() &&
                       factor.scalar_type() == moved.scalar_type();
-    tangent = adds ? tangent.addcmul(factor, moved) : sum_of(tangent, factor.mul(moved));
+    tangent = adds ? tangent.addcmul(factor, moved) : sum_of(std::move(tangent), factor.mul(moved));
   }
   return conform(std::move(tangent), ops::mul_Tensor::call(left.primal, right.primal));
 }
