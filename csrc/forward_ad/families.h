@@ -156,8 +156,7 @@ struct Multilinear<Op, Tensor(Args...)> {
     Tensor tangent;
     const auto add_term = [&](size_t position, bool is_active) {
       if (is_active) {
-        Tensor term = call_with(position);
-        tangent = tangent.defined() ? tangent.add(term) : std::move(term);
+        tangent = sum_of(std::move(tangent), call_with(position));
       }
     };
     (add_term(positions, has_tangent(std::get<positions>(duals))), ...);
