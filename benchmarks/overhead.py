@@ -16,6 +16,7 @@ NAME = "overhead"
 TITLE = "Overhead on small inputs"
 SIZE = 16
 BATCH = 8
+OUTPUTS = 1600
 
 
 def chain(x: Tensor) -> Tensor:
@@ -41,6 +42,30 @@ def _jvp(api: ModuleType, x: Tensor) -> tuple[Tensor, Tensor]:
     return api.jvp(chain, (x,), (x,))
 
 
+def _beside_history(operators: int) -> Callable[..., Thunk]:
+    """`grad` of a function that captures a tensor with so many operators behind it."""
+
+    def build(api: ModuleType, device: torch.device) -> Thunk:
+        captured = torch.randn(SIZE).to(device).requires_grad_()
+        for _ in range(operators):
+            captured = captured + 0
+        x = torch.randn(SIZE).to(device)
+        return lambda: api.grad(lambda y: (captured * y).sum())(x)
+
+    return build
+
+
+def _many_outputs(api: ModuleType, device: torch.device) -> Thunk:
+    x = torch.randn(OUTPUTS).to(device)
+    ones = tuple(torch.ones(OUTPUTS).to(device).unbind())
+
+    def call() -> Tensor:
+        _, pullback = api.vjp(lambda x: x.sin().unbind(), x)
+        return pullback(ones)[0]
+
+    return call
+
+
 WORKLOADS = [
     Workload("vmap(sin)", _small(lambda api, x: api.vmap(torch.sin)(x), BATCH), 2.5),
     Workload("grad of 9 ops", _small(lambda api, x: api.grad(chain)(x)), 2.5),
@@ -49,6 +74,9 @@ WORKLOADS = [
     Workload(
         "vmap(grad) of 9 ops", _small(lambda api, x: api.vmap(api.grad(chain))(x), BATCH), 2.5
     ),
+    Workload("grad, a captured tensor", _beside_history(0)),
+    Workload("grad, 10000 operators behind it", _beside_history(10000)),
+    Workload(f"vjp of {OUTPUTS} outputs", _many_outputs),
 ]
 
 

@@ -1,9 +1,12 @@
 """Types of the C++ extension: levels, wrappers, and the reverse-mode engine call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, final, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 @final
 class Level:
@@ -26,20 +29,30 @@ def push_vmap(batch_size: int, randomness: str) -> Level:
 def push_jvp() -> Level:
     """Enters a forward-mode level on this thread."""
 
-@overload
 def push_grad() -> Level:
-    """Enters a reverse-mode level: remembers the grad mode outside, then turns it on.
+    """Enters a reverse-mode level: remembers the grad mode outside, then turns it on."""
 
-    `args` and `kwargs` are those of the function, but for the positions in `argnums` it is called
-    with aliases. Until the level is left, somebody has to hold these three objects.
-    """
-
-@overload
-def push_grad(
-    args: tuple[Any, ...], kwargs: dict[str, Any], argnums: int | tuple[int, ...]
-) -> Level: ...
 def pop(level: Level) -> None:
     """Leaves `level` and all above it (an exception may have left some); restores the grad mode."""
+
+# These enter a level, call `body` with it and `args`, and leave it, whatever happens: an interrupt
+# has no chance between two steps.
+def in_vmap(
+    batch_size: int,
+    randomness: str,
+    body: Callable[Concatenate[Level, P], R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R: ...
+def in_jvp(body: Callable[Concatenate[Level, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+def in_grad(
+    arguments: tuple[tuple[Any, ...], dict[str, Any], int | tuple[int, ...]] | None,
+    body: Callable[Concatenate[Level, P], R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """`arguments` are those of the function, and the positions of those that it is called with
+    aliases of. Without them, none counts as the function's own."""
 
 def level_depth() -> int:
     """Number of levels active on this thread."""
@@ -75,13 +88,13 @@ def unpack_duals(
 def track(inputs: Sequence[Tensor]) -> list[Tensor]:
     """Aliases of `inputs`, lifted to the innermost wrapper level, with a tape of their own."""
 
-def release(level: Level, outputs: Sequence[Any], inputs: Sequence[Tensor]) -> list[Any]:
-    """What a reverse-mode level that tracks `inputs` hands out.
+def release(level: Level, outputs: Sequence[Any]) -> list[Any]:
+    """What a reverse-mode level hands out.
 
     Tensors are detached from its tape unless something tracked outside the level can see them.
     Leaves that are not tensors pass through."""
 
-def let_go(level: Level, inputs: Sequence[Tensor]) -> None:
+def let_go(level: Level) -> None:
     """Takes arguments that the function wrote tracked values to off its tape, at the end."""
 
 def pullback(
@@ -125,6 +138,9 @@ def is_wrapper(x: Tensor) -> bool:
 def level_of(x: Tensor) -> Level | None:
     """The level of a wrapper."""
 
+def value_of_constant(x: Tensor) -> Tensor | None:
+    """The plain tensor that `x` is nothing but: with no batch, no tangent, no tape. Else None."""
+
 def unwrap(x: Tensor) -> tuple[Tensor, Tensor | None, bool]:
     """For debugging and printing: (value, None, is_batched) or (primal, tangent, False)."""
 
@@ -158,6 +174,13 @@ def ask_for_library_rules(
 
 def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
     """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""
+
+@final
+class CarryingLevels:
+    """A context in which autograd's own threads see the levels of this one."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 @final
 class Hidden:

@@ -35,15 +35,18 @@ def install() -> None:
 
 def _with_seeds(run: Callable[..., Any]) -> Callable[..., Any]:
     """The call of the engine, with gradients to start from that suit outputs which are wrappers."""
-    transforms_of = _C.transforms_of
+    transforms_of, level_depth = _C.transforms_of, _C.level_depth
 
     @wraps(run)
     def run_backward(
         outputs: tuple[Any, ...], gradients: tuple[Tensor | None, ...], *args: Any, **kwargs: Any
     ) -> Any:
+        if not level_depth():
+            return run(outputs, gradients, *args, **kwargs)
         if transforms_of(outputs):
             gradients = _seeds(outputs, gradients, args[2])
-        return run(outputs, gradients, *args, **kwargs)
+        with _C.CarryingLevels():
+            return run(outputs, gradients, *args, **kwargs)
 
     return run_backward
 

@@ -95,8 +95,8 @@ def push_forward(
     Raises:
         RuntimeError: what `func` returns is not as it should be.
     """
-    level = _C.push_jvp()
-    try:
+
+    def body(level: _C.Level) -> ForwardResult:
         output = func(_C.make_duals(level, primals, tangents))
         aux_leaves: list[Tensor] = []
         aux_spec = None
@@ -105,5 +105,5 @@ def push_forward(
             aux_leaves, _ = _C.unpack_duals(level, aux_leaves)
         outputs, spec = tensor_leaves(api, output)
         return ForwardResult(*_C.unpack_duals(level, outputs), spec, aux_leaves, aux_spec)
-    finally:
-        _C.pop(level)
+
+    return _C.in_jvp(body)

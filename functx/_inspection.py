@@ -79,12 +79,18 @@ def _describe(tensor: Tensor) -> str:
 
 
 def _refusing(name: str, error: type[Exception], event: str, advice: str) -> Callable[..., Any]:
-    """The method of PyTorch, with an error that says why a tensor inside a transform has none."""
+    """The method of PyTorch, with an error that says why a tensor inside a transform has none.
+
+    One that holds no batch, no tangent and no tape is its value.
+    """
     method: Callable[..., Any] = getattr(Tensor, name)
 
     @wraps(method)
     def checked(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _C.is_wrapper(self):
+            value = _C.value_of_constant(self)
+            if value is not None:
+                return method(value, *args, **kwargs)
             level = cast("_C.Level", _C.level_of(self))
             where = f"a tensor inside {level.kind}"
             if not level.alive:

@@ -134,8 +134,8 @@ def _differentiate(
     """Returns the gradient; the value, or None if not wanted; aux, or None if there is none."""
     argnums = resolve_argnums(transform, argnums, len(args))
     primals, spec = differentiable_leaves(transform, select(args, argnums), argnums)
-    level = _C.push_grad(args, kwargs, argnums)
-    try:
+
+    def body(level: _C.Level) -> tuple[Any, Any, Any]:
         inputs = _C.track(primals)
         output = func(*substitute(args, argnums, unflatten(inputs, spec)), **kwargs)
         aux = None
@@ -145,11 +145,11 @@ def _differentiate(
         # aux may share the tape, and something outside may yet differentiate it.
         gradients = _C.pullback(level, (output,), inputs, (None,), has_aux)
         if has_aux:
-            aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
+            aux = unflatten(_C.release(level, aux_leaves), aux_spec)
         value = None
         if transform == "grad_and_value":
-            value = _C.release(level, (output,), inputs)[0]
-        _C.let_go(level, inputs)
-    finally:
-        _C.pop(level)
-    return unflatten(gradients, spec), value, aux
+            value = _C.release(level, (output,))[0]
+        _C.let_go(level)
+        return unflatten(gradients, spec), value, aux
+
+    return _C.in_grad((args, kwargs, argnums), body)

@@ -140,8 +140,8 @@ def _columns(
     randomness: str,
 ) -> ForwardResult:
     """Pushes a chunk of the basis forward; the tangents get it as their last dimension."""
-    level = _C.push_vmap(basis[0].size(0), randomness)
-    try:
+
+    def body(level: _C.Level) -> ForwardResult:
         tangents = _C.batch(level, basis, [0] * len(basis))
         api = f"{transform}, by jvp(f, primals, tangents)"
         result = push_forward(api, call, primals, tangents, has_aux)
@@ -156,8 +156,8 @@ def _columns(
             for leaf in result.aux
         ]
         return result._replace(tangents=columns, aux=aux)
-    finally:
-        _C.pop(level)
+
+    return _C.in_vmap(basis[0].size(0), randomness, body)
 
 
 def _blocks(

@@ -105,22 +105,24 @@ def reverse_jacobian(
         selected = select(args, positions)
         primals, inputs_spec = differentiable_leaves(transform, selected, positions)
         reject_complex(transform, primals, "input")
-        level = _C.push_grad(args, kwargs, positions)
-        try:
+
+        def body(level: _C.Level) -> tuple[_Tape, Any, Any]:
             inputs = _C.track(primals)
             result = func(*substitute(args, positions, unflatten(inputs, inputs_spec)), **kwargs)
             aux = None
             if has_aux:
                 result, aux_leaves, aux_spec = split_aux(api, result)
-                aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
+                aux = unflatten(_C.release(level, aux_leaves), aux_spec)
             outputs, outputs_spec = tensor_leaves(api, result)
             check_differentiable(api, outputs)
             reject_complex(transform, outputs, "output")
+            return _Tape(level, inputs, outputs, keep=has_aux), aux, outputs_spec
+
+        tape, aux, outputs_spec = _C.in_grad((args, kwargs, positions), body)
+        try:
+            blocks = tape.blocks(chunk_size, copy_chunks)
         finally:
-            _C.pop(level)
-        tape = _Tape(level, inputs, outputs, keep=has_aux)
-        blocks = tape.blocks(chunk_size, copy_chunks)
-        _C.let_go(level, inputs)
+            _C.let_go(tape.level)
         jacobians = unflatten([unflatten(row, inputs_spec) for row in blocks], outputs_spec)
         return (jacobians, aux) if has_aux else jacobians
 
@@ -191,13 +193,13 @@ class _Tape:
             cotangents = [part[0] for part in basis]
             row = _C.pullback(self.level, self.outputs, self.inputs, cotangents, keep)
             return [_dense(gradient).unsqueeze(0) for gradient in row]
-        level = _C.push_vmap(stop - start, "error")
-        try:
+
+        def body(level: _C.Level) -> list[Tensor]:
             cotangents = _C.batch(level, basis, [0] * len(basis))
             rows = _C.pullback(self.level, self.outputs, self.inputs, cotangents, keep)
             return [_dense(each) for each in _C.unbatch(level, rows, [0] * len(rows))]
-        finally:
-            _C.pop(level)
+
+        return _C.in_vmap(stop - start, "error", body)
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -68,13 +68,13 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
             inputs = _C.track(leaves)
             outputs, output_spec = tensor_leaves(_API, func(*unflatten(inputs, primals_spec)))
             check_differentiable(_API, outputs)
-            released = _C.release(level, outputs, inputs)
+            released = _C.release(level, outputs)
         finally:
             _C.pop(level)
         # The point doesn't matter: the pullback is linear.
         cotangents = _C.track([torch.zeros_like(each) for each in released])
         pulled = _C.pullback(level, outputs, inputs, cotangents, True)
-        output = unflatten(_C.release(transpose, released, cotangents), output_spec)
+        output = unflatten(_C.release(transpose, released), output_spec)
     finally:
         _C.pop(transpose)
 

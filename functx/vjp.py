@@ -78,19 +78,20 @@ def vjp(
     """
     check_function("vjp", func)
     leaves, primals_spec = differentiable_leaves(_API, primals)
-    level = _C.push_grad()
-    try:
+
+    def body(level: _C.Level) -> tuple[Any, ...]:
         inputs = _C.track(leaves)
         result = func(*unflatten(inputs, primals_spec))
         aux = None
         if has_aux:
             result, aux_leaves, aux_spec = split_aux(_API, result)
-            aux = unflatten(_C.release(level, aux_leaves, inputs), aux_spec)
+            aux = unflatten(_C.release(level, aux_leaves), aux_spec)
         outputs, output_spec = tensor_leaves(_API, result)
         check_differentiable(_API, outputs)
-        output = unflatten(_C.release(level, outputs, inputs), output_spec)
-    finally:
-        _C.pop(level)
+        output = unflatten(_C.release(level, outputs), output_spec)
+        return level, inputs, outputs, output_spec, output, aux
+
+    level, inputs, outputs, output_spec, output, aux = _C.in_grad(None, body)
 
     @opaque
     def vjp_fn(

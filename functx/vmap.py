@@ -118,13 +118,13 @@ def _map(
     randomness: str,
 ) -> tuple[list[Any], Sequence[int | None], TreeSpec]:
     """Calls `func` on `size` examples; the outputs are as `unbatch_outputs` returns them."""
-    level = _C.push_vmap(size, randomness)
-    try:
+
+    def body(level: _C.Level) -> tuple[list[Any], Sequence[int | None], TreeSpec]:
         examples = _C.batch(level, leaves, inputs.dims)
         result = func(*inputs.arguments(examples), **kwargs)
         return unbatch_outputs(func, level, result, out_dims)
-    finally:
-        _C.pop(level)
+
+    return _C.in_vmap(size, randomness, body)
 
 
 def _map_chunks(

@@ -64,6 +64,11 @@ def offloaded(x):
         return total(x)
 
 
+def writes_and_fails(x, buffer):
+    buffer.copy_(x * 2)
+    raise KeyError
+
+
 TRANSFORMS = {
     "vmap": lambda x: functx.vmap(f)(x.view(4, -1)),
     "vmap-vmap": lambda x: functx.vmap(functx.vmap(f))(x.view(2, 2, -1)),
@@ -83,6 +88,19 @@ TRANSFORMS = {
         x[:4].view(2, 2)
     ),
     "save_on_cpu": lambda x: functx.vmap(functx.grad(offloaded))(x.view(4, -1)),
+    "jvp of a saved output": lambda x: functx.jvp(
+        lambda x: functx.vjp(torch.exp, x)[1](x)[0], (x,), (x,)
+    ),
+    "linearize of a saved output": lambda x: functx.linearize(
+        lambda x: functx.grad(lambda x: x.tanh().exp().sum())(x), x
+    )[1](x),
+    "jvp of a dropped tape": lambda x: functx.jvp(
+        lambda x: functx.vjp(torch.sigmoid, x)[0], (x,), (x,)
+    ),
+    "jvp-grad with aux": lambda x: functx.jvp(
+        functx.grad(lambda x: (x.exp().sum(), x.sqrt()), has_aux=True), (x,), (x,), has_aux=True
+    ),
+    "error after a write": swallow(lambda x: functx.grad(writes_and_fails)(x, torch.zeros(SIZE))),
     "error in vmap": swallow(lambda x: functx.vmap(fails)(x.view(4, -1))),
     "error in grad": swallow(functx.grad(fails)),
     "error in jvp": swallow(lambda x: functx.jvp(fails, (x,), (x,))),

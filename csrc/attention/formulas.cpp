@@ -24,7 +24,7 @@ Tensor times(const Tensor& left, const Tensor& right) {
 }
 
 // Sum over the width, for every query.
-Tensor dot(const Tensor& left, const Tensor& right) {
+Tensor row_products(const Tensor& left, const Tensor& right) {
   return left.defined() && right.defined() ? left.mul(right).sum(-1, true) : Tensor();
 }
 
@@ -192,8 +192,8 @@ class BackwardScores {
         logsumexp_tangent_(t.logsumexp),
         product_{x.grad, x.value},
         product_tangent_(product_tangent(x.grad, x.value, t.grad, t.value)),
-        mean_(dot(x.grad, x.output)),
-        mean_tangent_(sum_of(dot(t.grad, x.output), dot(x.grad, t.output))) {}
+        mean_(row_products(x.grad, x.output)),
+        mean_tangent_(sum_of(row_products(t.grad, x.output), row_products(x.grad, t.output))) {}
 
   // Of the scores, with the scale in them.
   const Tensor& query() const { return scores_.query(); }

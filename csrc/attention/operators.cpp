@@ -120,12 +120,8 @@ bool is_recorded_within(const Tensor& tensor) {
   if (wrapper == nullptr) {
     return is_recorded(tensor) || is_torch_func(tensor);
   }
-  const LevelPtr& level = wrapper->level();
-  const Dual dual = unwrap_dual(level, tensor);
-  return is_recorded(tensor) ||
-         (level->transform == Transform::Vmap
-              ? is_recorded_within(unwrap_batched(level, tensor).value)
-              : is_recorded_within(dual.primal) || is_recorded_within(dual.tangent));
+  const auto values = wrapper->values();
+  return is_recorded(tensor) || std::any_of(values.begin(), values.end(), is_recorded_within);
 }
 
 // What a tape can record: ordinary operators on the whole score matrix.

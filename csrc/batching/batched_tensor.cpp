@@ -1,18 +1,34 @@
 #include "batching/batched_tensor.h"
 
 #include "core/alias.h"
+#include "core/lift.h"
 #include "core/registry.h"
 
 namespace functx {
 namespace {
 
-const AtLoad class_is_known([] { wrapper_classes[0] = &typeid(BatchedTensor); });
+const AtLoad class_is_known([] {
+  wrapper_classes[0] = &typeid(BatchedTensor);
+  set_lifting(Transform::Vmap, [](const LevelPtr& level, const Tensor& value) {
+    return make_batched(level, {value, false});
+  });
+});
 
 }  // namespace
 
 BatchedTensor::BatchedTensor(LevelPtr level, Tensor value, bool is_batched)
-    : Wrapper(std::move(level), value), value_(std::move(value)), is_batched_(is_batched) {
+    : Wrapper(std::move(level), kTransform, value),
+      value_(std::move(value)),
+      is_batched_(is_batched) {
   refresh();
+}
+
+Tensor BatchedTensor::around(c10::ArrayRef<Tensor> values) {
+  return make_batched(level(), {values[0], is_batched_});
+}
+
+Tensor BatchedTensor::alias() {
+  return Tensor(shallow_copy_and_detach(version_counter(), /*allow_metadata_change=*/true));
 }
 
 void BatchedTensor::refresh() { mirror(value_, is_batched_ ? 1 : 0); }
@@ -33,13 +49,12 @@ c10::intrusive_ptr<c10::TensorImpl> BatchedTensor::shallow_copy_and_detach(
 }
 
 void BatchedTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
-  const Wrapper* wrapper = as_wrapper(impl.get());
-  TORCH_CHECK(wrapper != nullptr && wrapper->level() == level(),
+  const auto* other = as_kind<BatchedTensor>(as_wrapper(impl.get()));
+  TORCH_CHECK(other != nullptr && other->level() == level(),
               "functx.vmap: the data of a batched tensor can only be set to that of another tensor "
               "of the same vmap. Use copy_ instead of assigning to .data.");
-  const auto& other = static_cast<const BatchedTensor&>(*impl);
-  value_ = other.value_;
-  is_batched_ = other.is_batched_;
+  value_ = other->value_;
+  is_batched_ = other->is_batched_;
   refresh();
 }
 

@@ -18,11 +18,18 @@ struct Batched {
 
 class BatchedTensor final : public Wrapper {
  public:
+  static constexpr Transform kTransform = Transform::Vmap;
+
   BatchedTensor(LevelPtr level, Tensor value, bool is_batched);
 
   const Tensor& value() const { return value_; }
   bool is_batched() const { return is_batched_; }
   Batched batched() const { return {value_, is_batched_}; }
+
+  c10::SmallVector<Tensor, 2> values() const override { return {value_}; }
+  Tensor around(c10::ArrayRef<Tensor> values) override;
+  Tensor alias() override;
+  bool is_its_value() const override { return !is_batched_; }
 
   // After an in-place operator has changed the shape of the value.
   void refresh();

@@ -53,13 +53,6 @@ bool allclose(const Batched& self, const Batched& other, double rtol, double ato
   return ops::allclose::call(self.value, other.value, rtol, atol, equal_nan);
 }
 
-// What `wrapper` stands for.
-const Tensor& value_of(Wrapper& wrapper) {
-  return wrapper.level()->transform == Transform::Vmap
-             ? static_cast<BatchedTensor&>(wrapper).value()
-             : static_cast<DualTensor&>(wrapper).primal();
-}
-
 // Rows come out in the order of the examples.
 Batched nonzero(const Batched& self) {
   if (!self.is_batched) {
@@ -116,7 +109,7 @@ Batched bincount(const Batched& self, const Batched& weights, int64_t minlength)
 
 Tensor innermost_value(Tensor tensor) {
   while (Wrapper* wrapper = as_wrapper(tensor)) {
-    tensor = Tensor(value_of(*wrapper));
+    tensor = wrapper->values()[0];
   }
   return tensor;
 }
@@ -126,9 +119,9 @@ bool differs_between_examples(const Tensor& tensor) {
   if (wrapper == nullptr) {
     return false;
   }
-  return (wrapper->level()->transform == Transform::Vmap &&
-          static_cast<BatchedTensor*>(wrapper)->is_batched()) ||
-         differs_between_examples(value_of(*wrapper));
+  const auto* batched = as_kind<BatchedTensor>(wrapper);
+  return (batched != nullptr && batched->is_batched()) ||
+         differs_between_examples(wrapper->values()[0]);
 }
 
 int64_t common_count(const Tensor& counts, const std::string& call, const char* remedy) {

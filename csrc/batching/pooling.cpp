@@ -40,7 +40,6 @@ Tensor max_pool1d(c10::DispatchKeySet keys, const Tensor& self, at::IntArrayRef 
     return ops::max_pool1d::redispatch(keys.remove(kFrontKey), self, kernel_size, stride, padding,
                                        dilation, ceil_mode);
   }
-  check_alive(*wrapper);
   return std::get<0>(
       ops::max_pool1d_with_indices::call(self, kernel_size, stride, padding, dilation, ceil_mode));
 }

@@ -87,7 +87,7 @@ Tensor dropout(const Tensor& input, double p, bool) {
 
 Tensor& dropout_(Tensor& self, double p, bool train) {
   const Tensor ones = ops::ones_like::call(self, {}, {}, {}, {}, {});
-  return self.mul_(dropout(ones, p, train));
+  return self.mul_(functx::dropout(ones, p, train));
 }
 
 Tensor feature_dropout(const Tensor& input, double p, bool) {

@@ -149,8 +149,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_layer_kernel(
   const Operands operands(input, w_input, w_hidden, b_input, b_hidden, hx, cx);
   const Wrapper* top = operands.top();
   if (top != nullptr && !yields_to_torch_func(operands, keys) &&
-      autocast_keys(traits_of<Layer>().handle, keys).empty()) {
-    check_alive(*top);
+      autocast_keys(traits_of<Layer>().handle, keys).empty() &&
+      !need_stand_ins<const Tensor&, const Tensor&, const Tensor&>(operands, input, hx, cx)) {
     const auto is_batched = [&](const auto&... each) {
       return detail::any_batched(detail::unpack(top->level(), each)...);
     };

@@ -19,8 +19,8 @@ struct Rewriting<Op, rewrite, Result(Args...)> {
     const Operands operands(args...);
     Wrapper* top = operands.top();
     if (top != nullptr && !yields_to_torch_func(operands, keys) &&
-        autocast_keys(traits_of<Op>().handle, keys).empty()) {
-      check_alive(*top);
+        autocast_keys(traits_of<Op>().handle, keys).empty() &&
+        !need_stand_ins<Args...>(operands, args...)) {
       const bool records = operands.taped() && !autograd_is_excluded();
       if constexpr (std::is_reference_v<Result>) {
         if (rewrite(top->level(), records, args...)) {

@@ -5,11 +5,13 @@
 #include <optional>
 
 #include "core/autocast.h"
+#include "core/boxed_tensors.h"
 #include "core/captured.h"
 #include "core/coverage.h"
 #include "core/recording.h"
 #include "core/rule_scope.h"
 #include "core/schema.h"
+#include "core/stand_ins.h"
 #include "core/torch_func.h"
 #include "core/traits.h"
 
@@ -35,6 +37,55 @@ void note_views(const torch::jit::Stack& stack, size_t count) {
       note_unrecorded_view(result.toTensor(), nullptr);
     } else if (result.isTensorList()) {
       note_unrecorded_view(result.toTensorVector(), nullptr);
+    }
+  }
+}
+
+// What `op`, which autograd is about to record, writes to, if that is one tensor.
+const Tensor* written_tensor(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto arguments = torch::jit::last(stack, schema.arguments().size());
+  const bool is_one =
+      !arguments.empty() && is_written(schema.arguments().front()) && arguments.front().isTensor();
+  return is_one ? &arguments.front().toTensor() : nullptr;
+}
+
+void record_write(const OperatorTraits& traits, const Level& level, torch::jit::Stack* stack) {
+  const auto& schema = traits.handle.schema();
+  const Tensor* target = written_tensor(schema, *stack);
+  if (target == nullptr || level_id_of(*target) == level.id) {
+    traits.handle.redispatchBoxed(traits.tape_keys, stack);
+    return;
+  }
+  const Tensor self = *target;
+  std::vector<Tensor> sources;
+  for (const auto& argument : torch::jit::last(*stack, schema.arguments().size()).slice(1)) {
+    visit_tensors(argument, [&](const Tensor& tensor) { sources.push_back(tensor); });
+  }
+  check_one_tape(schema.name().c_str(), level, self, sources);
+  traits.handle.redispatchBoxed(traits.tape_keys, stack);
+  note_tape_above(self, level);
+}
+
+// Calls `fallback` for an operator that writes and that the tape of the level has recorded: what it
+// writes to may be on it, and is a constant below.
+void write(const c10::OperatorHandle& op, const LevelPtr& level, Fallback fallback,
+           torch::jit::Stack* stack) {
+  const auto& schema = op.schema();
+  const size_t count = schema.arguments().size();
+  const torch::jit::Stack arguments(stack->end() - static_cast<ptrdiff_t>(count), stack->end());
+  for (size_t i = 0; i < count; ++i) {
+    if (is_written(schema.arguments()[i])) {
+      torch::jit::peek(*stack, i, count) = map_tensors(arguments[i], [&](const Tensor& tensor) {
+        return level_id_of(tensor) != level->id && tensor.requires_grad() ? without_own_tape(tensor)
+                                                                          : tensor;
+      });
+    }
+  }
+  fallback(op, level, stack);
+  const size_t results = schema.returns().size();
+  for (size_t i = 0; i < results; ++i) {
+    if (const auto written = written_argument(schema, schema.returns()[i])) {
+      torch::jit::peek(*stack, i, results) = arguments[*written];
     }
   }
 }
@@ -93,7 +144,10 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
         return;
       }
     }
-    check_alive(*operands.top());
+    if (need_stand_ins(operands, op.schema(), *stack)) [[unlikely]] {
+      call_with_stand_ins(op, keys, stack);
+      return;
+    }
     const bool records = is_recorded(traits, operands, *level);
     if (records) {
       level->may_record = true;
@@ -105,14 +159,23 @@ void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::ji
         traits.is_composite && !(traits.has_out && level->transform == Transform::Vmap);
     if (records || decomposes) {
       check_not_captured(op.schema(), *stack);
-      op.redispatchBoxed(traits.tape_keys, stack);
+      if (records && !traits.is_composite) {
+        record_write(traits, *level, stack);
+      } else {
+        op.redispatchBoxed(traits.tape_keys, stack);
+      }
       return;
     }
     bump_versions(op.schema(), *stack);
   }
   {
     const RuleScope scope(*level);
-    fallbacks.at(static_cast<size_t>(level->transform))(op, level, stack);
+    const auto fallback = fallbacks.at(static_cast<size_t>(level->transform));
+    if (keys.has(kFrontKey) || !op.schema().is_mutable()) {
+      fallback(op, level, stack);
+    } else {
+      write(op, level, fallback, stack);
+    }
   }
   if (traits.is_differentiable_view && keys.has(kFrontKey)) {
     note_views(*stack, op.schema().returns().size());

@@ -91,7 +91,8 @@ void note_birth(const void* object) {
 
 void detail::refuse_captured(const char* name, const Tensor& self) {
   // Below autograd nobody records: a kernel may write where it likes.
-  if (autograd_is_excluded() || torch_func_is_active() || !is_differentiable(self) ||
+  // On a thread of autograd's own nobody has noted births.
+  if (noting == 0 || autograd_is_excluded() || torch_func_is_active() || !is_differentiable(self) ||
       find_object == nullptr) {
     return;
   }

@@ -19,6 +19,7 @@
 #include "core/recording.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
+#include "core/stand_ins.h"
 #include "core/torch_func.h"
 #include "core/traits.h"
 
@@ -39,6 +40,19 @@ template <class Signature>
 inline constexpr bool is_inplace = false;
 template <class... Rest>
 inline constexpr bool is_inplace<Tensor&(Tensor&, Rest...)> = true;
+
+namespace detail {
+
+inline void collect(const Tensor& tensor, std::vector<Tensor>& tensors) {
+  tensors.push_back(tensor);
+}
+inline void collect(const std::optional<Tensor>& tensor, std::vector<Tensor>& tensors) {
+  tensors.push_back(tensor.value_or(Tensor()));
+}
+template <class T>
+void collect(const T&, std::vector<Tensor>&) {}
+
+}  // namespace detail
 
 template <class Op, class Signature = typename Op::schema>
 struct Kernel;
@@ -67,7 +81,9 @@ struct Kernel<Op, Result(Args...)> {
           return Op::redispatch(casting, std::forward<Args>(args)...);
         }
       }
-      check_alive(*top);
+      if (need_stand_ins<Args...>(operands, args...)) [[unlikely]] {
+        return call_boxed<&call_with_stand_ins>(keys, std::forward<Args>(args)...);
+      }
       const bool records = is_recorded(traits, operands, *level);
       if (records) {
         level->may_record = true;
@@ -76,6 +92,9 @@ struct Kernel<Op, Result(Args...)> {
       if (records || (rule == nullptr && traits.is_composite)) {
         if constexpr (is_inplace<Result(Args...)>) {
           check_not_captured(Op::name, args...);
+          if (!traits.is_composite) {
+            return record_write(traits, *level, args...);
+          }
         }
         return Op::redispatch(traits.tape_keys, std::forward<Args>(args)...);
       }
@@ -90,17 +109,54 @@ struct Kernel<Op, Result(Args...)> {
         }
       }
     }
+    if constexpr (is_inplace<Result(Args...)>) {
+      if (!keys.has(kFrontKey)) {
+        return write(rule, level, args...);
+      }
+    }
     return apply(rule, level, std::forward<Args>(args)...);
   }
 
  private:
+  template <void (*kernel)(const c10::OperatorHandle&, c10::DispatchKeySet, torch::jit::Stack*)>
+  static Result call_boxed(c10::DispatchKeySet keys, Args... args) {
+    static const auto boxed = c10::BoxedKernel::makeFromFunction<kernel>();
+    return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(boxed, traits_of<Op>().handle, keys,
+                                                                std::forward<Args>(args)...);
+  }
+
+  template <class... Rest>
+  static Tensor& record_write(const OperatorTraits& traits, const Level& level, Tensor& self,
+                              Rest&... rest) {
+    const bool is_below = level_id_of(self) != level.id;
+    if (is_below) [[unlikely]] {
+      std::vector<Tensor> sources;
+      (detail::collect(rest, sources), ...);
+      check_one_tape(Op::name, level, self, sources);
+    }
+    Op::redispatch(traits.tape_keys, self, rest...);
+    if (is_below) [[unlikely]] {
+      note_tape_above(self, level);
+    }
+    return self;
+  }
+
+  // The tape of the level has recorded the write; `self` may be on it, and is a constant below.
+  template <class... Rest>
+  static Tensor& write(typename Rules<Op>::Rule rule, const LevelPtr& level, Tensor& self,
+                       Rest&... rest) {
+    if (level_id_of(self) != level->id && self.requires_grad()) [[unlikely]] {
+      Tensor data = without_own_tape(self);
+      apply(rule, level, data, rest...);
+      return self;
+    }
+    return apply(rule, level, self, rest...);
+  }
+
   static Result apply(typename Rules<Op>::Rule rule, const LevelPtr& level, Args... args) {
     const RuleScope scope(*level, /*autocasts=*/rule == nullptr);
     if (rule == nullptr) {
-      static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
-      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(fallback, traits_of<Op>().handle,
-                                                                  c10::DispatchKeySet(kBackKey),
-                                                                  std::forward<Args>(args)...);
+      return call_boxed<&boxed_kernel>(c10::DispatchKeySet(kBackKey), std::forward<Args>(args)...);
     }
     return rule(level, std::forward<Args>(args)...);
   }

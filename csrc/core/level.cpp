@@ -1,6 +1,5 @@
 #include "core/level.h"
 
-#include <ATen/autocast_mode.h>
 #include <c10/core/AutogradState.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -8,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <string_view>
+#include <type_traits>
 
 #include "core/captured.h"
 #include "core/keys.h"
@@ -23,10 +24,43 @@ thread_local std::vector<LevelPtr> levels;
 // Levels from this id on are hidden.
 thread_local int64_t limit = no_limit;
 
-std::vector<LevelPtr>::iterator first_hidden() {
+struct LevelsOfAnotherThread final : c10::DebugInfoBase {
+  explicit LevelsOfAnotherThread(std::vector<LevelPtr> levels) : levels(std::move(levels)) {}
+  const std::vector<LevelPtr> levels;
+};
+
+// Older versions of PyTorch number the kinds of information, others name them.
+template <class Kind>
+Kind kind_of_carried() {
+  if constexpr (std::is_enum_v<Kind>) {
+    return static_cast<Kind>(0xf7);
+  } else {
+    static constexpr std::string_view name = "FUNCTX_LEVELS";
+    return Kind(&name);
+  }
+}
+const auto kCarried = kind_of_carried<c10::DebugInfoKind>();
+
+const LevelsOfAnotherThread* carried() {
+  return dynamic_cast<LevelsOfAnotherThread*>(c10::ThreadLocalDebugInfo::get(kCarried));
+}
+
+// Those of this thread, or else those that were carried to it.
+const std::vector<LevelPtr>& stack() {
+  if (levels.empty()) {
+    if (const auto* from_elsewhere = carried()) {
+      return from_elsewhere->levels;
+    }
+  }
+  return levels;
+}
+
+// How many of `all` are not hidden.
+size_t count_visible(const std::vector<LevelPtr>& all) {
   // Ids increase from the outside in.
-  return std::find_if(levels.begin(), levels.end(),
-                      [](const LevelPtr& level) { return level->id >= limit; });
+  const auto hidden = std::find_if(all.begin(), all.end(),
+                                   [](const LevelPtr& level) { return level->id >= limit; });
+  return hidden - all.begin();
 }
 
 // The mode key costs its operators a detour, so it is on only while a level needs it.
@@ -36,19 +70,14 @@ void update_mode_key() {
   c10::impl::tls_set_dispatch_key_included(kModeKey, needed);
 }
 
-// Under jvp a factory has to tell a call of the user's from one that a kernel makes for itself. So
-// operators on plain tensors come to the front key too, which hides all levels from their kernels.
+// A factory that wraps new tensors has to tell a call of the user's from one that a kernel makes
+// for itself. So operators on plain tensors come to the front key too, which hides all levels from
+// their kernels.
 void update_front_key() {
-  c10::impl::tls_set_dispatch_key_included(kFrontKey, is_active(Transform::Jvp));
-}
-
-// Autocast keeps the casts of leaves until its region ends. Those of a tape that is done are of no
-// use, and their number grows with every call.
-void drop_casts() {
-  const auto excluded = c10::impl::tls_local_dispatch_key_set().excluded_;
-  if (!excluded.has_all(c10::autocast_dispatch_keyset)) [[unlikely]] {
-    at::autocast::clear_cache();
-  }
+  const auto visible = active_levels();
+  const bool needed = std::any_of(visible.begin(), visible.end(),
+                                  [](const LevelPtr& l) { return l->wraps_new_tensors; });
+  c10::impl::tls_set_dispatch_key_included(kFrontKey, needed);
 }
 
 void check_sees_operators(Transform transform) {
@@ -64,10 +93,16 @@ LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
   if (level->wraps()) {
     check_sees_operators(transform);
   }
+  if (levels.empty()) {
+    if (const auto* from_elsewhere = carried()) [[unlikely]] {
+      levels = from_elsewhere->levels;
+      level->is_on_carried = true;
+    }
+  }
   if (limit != no_limit) [[unlikely]] {
     // A rule runs code that enters a transform of its own, which must not hide the new level.
     level->limit_outside = limit;
-    const auto hidden = first_hidden();
+    const auto hidden = levels.begin() + static_cast<ptrdiff_t>(count_visible(levels));
     level->suspended.assign(hidden, levels.end());
     levels.erase(hidden, levels.end());
     limit = no_limit;
@@ -89,10 +124,16 @@ void pop_innermost() {
     level->suspended.clear();
     limit = *level->limit_outside;
   }
+  if (level->is_on_carried) [[unlikely]] {
+    levels.clear();
+  }
   if (level->transform == Transform::Grad) {
+    if (level->wrapped_for != nullptr) {
+      level->wrapped_for->wraps_new_tensors = false;
+      level->wrapped_for.reset();
+    }
     level->outside_inference_mode.reset();
     c10::GradMode::set_enabled(level->grad_mode_outside);
-    drop_casts();
     end_noting_births();
     c10::impl::tls_set_dispatch_key_included(kGradKey, notes_births());
   } else {
@@ -108,7 +149,8 @@ Level::Level(Transform transform, int64_t batch_size, Randomness randomness)
       transform(transform),
       randomness(randomness),
       batch_size(batch_size),
-      torch_func_depth(functx::torch_func_depth()) {}
+      torch_func_depth(functx::torch_func_depth()),
+      wraps_new_tensors(transform == Transform::Jvp) {}
 
 const char* name_of(Transform transform) {
   switch (transform) {
@@ -148,7 +190,14 @@ LevelPtr push_grad() {
     stratum = push(Transform::Jvp, 0, Randomness::Error);
     stratum->is_identity = true;
   }
+  std::vector<LevelPtr> around = active_levels().vec();
   LevelPtr level = push(Transform::Grad, 0, Randomness::Error);
+  level->around = std::move(around);
+  if (LevelPtr inner = innermost_wrapper_level(); inner != nullptr && !inner->wraps_new_tensors) {
+    inner->wraps_new_tensors = true;
+    level->wrapped_for = std::move(inner);
+    update_front_key();
+  }
   begin_noting_births();
   c10::impl::tls_set_dispatch_key_included(kGradKey, true);
   level->stratum = stratum;
@@ -170,16 +219,17 @@ void pop(const LevelPtr& level) {
 int64_t next_level_id() { return next_id; }
 
 c10::ArrayRef<LevelPtr> active_levels() {
-  const size_t end = first_hidden() - levels.begin();
+  const std::vector<LevelPtr>& all = stack();
+  const size_t end = count_visible(all);
   size_t begin = 0;
   if (torch_func_is_active()) {
     // Operators come to levels outside of torch.func's innermost transform when it is done.
     const int64_t depth = torch_func_depth();
-    while (begin < end && levels[begin]->torch_func_depth < depth) {
+    while (begin < end && all[begin]->torch_func_depth < depth) {
       ++begin;
     }
   }
-  return c10::ArrayRef<LevelPtr>(levels).slice(begin, end - begin);
+  return c10::ArrayRef<LevelPtr>(all).slice(begin, end - begin);
 }
 
 LevelPtr innermost_wrapper_level() {
@@ -189,11 +239,19 @@ LevelPtr innermost_wrapper_level() {
   return found == visible.rend() ? LevelPtr() : *found;
 }
 
-bool is_active(Transform transform) {
-  const auto visible = active_levels();
-  return std::any_of(visible.begin(), visible.end(),
-                     [&](const LevelPtr& level) { return level->transform == transform; });
+CarriedLevels::CarriedLevels(std::vector<LevelPtr> carried)
+    : carried_(kCarried, std::make_shared<LevelsOfAnotherThread>(std::move(carried))),
+      keys_outside_(c10::impl::tls_local_dispatch_key_set()) {
+  if (levels.empty()) {
+    const auto visible = active_levels();
+    c10::impl::tls_set_dispatch_key_included(
+        kModeKey, std::any_of(visible.begin(), visible.end(),
+                              [](const LevelPtr& level) { return level->wraps(); }));
+    update_front_key();
+  }
 }
+
+CarriedLevels::~CarriedLevels() { c10::impl::_force_tls_local_dispatch_key_set(keys_outside_); }
 
 HideFrom::HideFrom() : outer_limit_(limit) {
   limit = 0;

@@ -3,10 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/ArrayRef.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -39,6 +42,11 @@ struct Level final : c10::intrusive_ptr_target {
   // True once autograd may record on wrappers of this level; from then on views are recorded even
   // of untracked wrappers, because a tracked value may be written into one later.
   bool may_record = false;
+  // Whether new tensors are made as wrappers of this level, since something may be written into
+  // them that has a tangent, or that a grad level inside tracks on its wrappers.
+  bool wraps_new_tensors = false;
+  // Grad levels only: the level for which this one has set that.
+  c10::intrusive_ptr<Level> wrapped_for;
   // Grad levels only: the modes to return to.
   bool grad_mode_outside = true;
   std::optional<c10::InferenceMode> outside_inference_mode;
@@ -46,9 +54,16 @@ struct Level final : c10::intrusive_ptr_target {
   // by a write; see captured.h.
   PythonCall call;
   std::vector<at::Tensor> written_arguments;
+  // Grad levels only: keeps the nodes at which the tape of its inputs begins, of which a tensor has
+  // but a weak reference; see reverse_ad/tape.cpp.
+  std::shared_ptr<void> leaves;
+  // Grad levels only: those around it, which its pullback may need on another thread.
+  std::vector<c10::intrusive_ptr<Level>> around;
   // Levels that were hidden when this one was entered, and come back when it is left.
   std::vector<c10::intrusive_ptr<Level>> suspended;
   std::optional<int64_t> limit_outside;
+  // Whether it was entered on a thread of autograd's, which had the levels of another one.
+  bool is_on_carried = false;
   // Under torch.func's transforms a grad level brings a wrapper level of its own for the tape: one
   // of duals that never have a tangent. Being the same as their values, they cannot escape.
   c10::intrusive_ptr<Level> stratum;
@@ -76,8 +91,21 @@ int64_t next_level_id();
 c10::ArrayRef<LevelPtr> active_levels();
 // The innermost vmap or jvp level, or null.
 LevelPtr innermost_wrapper_level();
-// Whether operators may see a level of this kind.
-bool is_active(Transform transform);
+
+// Lets operators on this thread, and on those of autograd that work for it, see `levels`, where
+// they see none of their own. PyTorch carries what is included in dispatch to its threads, and the
+// information for debugging, in which the levels travel.
+class CarriedLevels {
+ public:
+  explicit CarriedLevels(std::vector<LevelPtr> levels);
+  ~CarriedLevels();
+  CarriedLevels(const CarriedLevels&) = delete;
+  CarriedLevels& operator=(const CarriedLevels&) = delete;
+
+ private:
+  c10::DebugInfoGuard carried_;
+  c10::impl::LocalDispatchKeySet keys_outside_;
+};
 
 // Hides `level` and all inside it: what its rule calls belongs to the levels outside. Without a
 // level it hides all: what PyTorch's kernels call on plain tensors is no level's business.

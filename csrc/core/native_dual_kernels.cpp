@@ -9,12 +9,6 @@ namespace functx {
 
 namespace ops = at::_ops;
 
-Tensor alias_wrapper(const Tensor& wrapper) {
-  const c10::TensorImpl* impl = wrapper.unsafeGetTensorImpl();
-  return Tensor(impl->shallow_copy_and_detach(c10::VariableVersion(impl->version_counter()),
-                                              /*allow_tensor_metadata_change=*/true));
-}
-
 namespace {
 
 template <class Op, class Signature = typename Op::schema>

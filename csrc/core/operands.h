@@ -30,12 +30,15 @@ class Operands {
   }
 
   Wrapper* top() const { return top_; }
+  // Whether an argument that is no wrapper of the top level may be on a tape.
+  bool maybe_taped_below() const { return maybe_taped_below_; }
   bool taped() const { return taped_; }
   bool any_foreign() const { return any_foreign_; }
 
  private:
   void see(const Tensor& tensor) {
     if (!tensor.key_set().has(kFrontKey)) {
+      maybe_taped_below_ = maybe_taped_below_ || has_autograd_metadata(tensor);
       return;
     }
     Wrapper* wrapper = as_wrapper(tensor);
@@ -44,10 +47,15 @@ class Operands {
       return;
     }
     if (top_ == nullptr || wrapper->level_id() > top_->level_id()) {
+      maybe_taped_below_ = maybe_taped_below_ || (top_ != nullptr && has_metadata_);
       top_ = wrapper;
+      has_metadata_ = has_autograd_metadata(tensor);
       taped_ = wrapper->is_taped();
     } else if (wrapper->level_id() == top_->level_id()) {
+      has_metadata_ = has_metadata_ || has_autograd_metadata(tensor);
       taped_ = taped_ || wrapper->is_taped();
+    } else {
+      maybe_taped_below_ = maybe_taped_below_ || has_autograd_metadata(tensor);
     }
   }
 
@@ -91,7 +99,13 @@ class Operands {
   template <class T>
   void see(const T&) {}
 
+  static bool has_autograd_metadata(const Tensor& tensor) {
+    return tensor.unsafeGetTensorImpl()->autograd_meta() != nullptr;
+  }
+
   Wrapper* top_ = nullptr;
+  bool has_metadata_ = false;  // of a wrapper of the top level
+  bool maybe_taped_below_ = false;
   bool taped_ = false;
   bool any_foreign_ = false;
 };

@@ -12,6 +12,7 @@
 #include "core/recording.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
+#include "core/stand_ins.h"
 #include "core/torch_func.h"
 
 namespace functx {
@@ -55,7 +56,8 @@ class RuntimeKernel final : public c10::OperatorKernel {
                   torch::jit::Stack* stack) {
     const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
     const bool is_front = keys.has(kFrontKey);
-    const bool applies = operands.top() != nullptr && !(is_front && passes_on(operands, keys));
+    const bool applies =
+        operands.top() != nullptr && !(is_front && passes_on(operands, keys, *stack));
     const RuntimeRulePtr rule = applies ? rules_->top(operands.top()->level()->transform) : nullptr;
     if (rule == nullptr) {
       otherwise_.callBoxed(op, keys, stack);
@@ -63,7 +65,6 @@ class RuntimeKernel final : public c10::OperatorKernel {
     }
     const LevelPtr level = operands.top()->level();
     if (is_front) {
-      check_alive(*operands.top());
       bump_versions(op.schema(), *stack);
     }
     const RuleScope scope(*level);
@@ -71,10 +72,12 @@ class RuntimeKernel final : public c10::OperatorKernel {
   }
 
  private:
-  // Whether torch.func, autocast or the tape comes first; the kernel behind us knows how to call
-  // them.
-  bool passes_on(const Operands& operands, c10::DispatchKeySet keys) const {
+  // Whether torch.func, autocast or the tape comes first, or stand-ins for the arguments; the
+  // kernel behind us knows how to call them.
+  bool passes_on(const Operands& operands, c10::DispatchKeySet keys,
+                 const torch::jit::Stack& stack) const {
     return yields_to_torch_func(operands, keys) || !autocast_keys(traits_.handle, keys).empty() ||
+           need_stand_ins(operands, traits_.handle.schema(), stack) ||
            is_recorded(traits_, operands, *operands.top()->level());
   }
 

@@ -8,10 +8,11 @@
 
 namespace functx {
 
-Wrapper::Wrapper(LevelPtr level, const Tensor& like)
+Wrapper::Wrapper(LevelPtr level, Transform transform, const Tensor& like)
     : TensorImpl(kWrapperKeys | (like.key_set() & c10::autocast_dispatch_keyset), like.dtype(),
                  like.device()),
       level_(std::move(level)) {
+  TORCH_INTERNAL_ASSERT(level_->transform == transform);
   set_storage_access_should_throw();
 }
 
@@ -49,13 +50,14 @@ bool Wrapper::has_tape() {
          (meta->fw_grad_ != nullptr && !meta->fw_grad_->empty());
 }
 
+bool has_outlived(const Wrapper& wrapper) {
+  return !wrapper.level()->alive && torch::autograd::get_current_graph_task_id() == -1;
+}
+
 void check_alive(const Wrapper& wrapper) {
   const Level& level = *wrapper.level();
-  // A checkpoint inside the transform is recomputed when the backward pass needs it, which may be
-  // after the transform has returned. Rules need nothing but the data.
   TORCH_CHECK(
-      level.alive || torch::autograd::get_current_graph_task_id() != -1, "functx.",
-      name_of(level.transform),
+      !has_outlived(wrapper), "functx.", name_of(level.transform),
       ": a tensor of this transform has escaped from inside a function being ",
       level.transform == Transform::Vmap ? "vmapped" : "differentiated",
       ": it was used after the transform (level ", level.id,

@@ -6,11 +6,11 @@
 #include <torch/csrc/autograd/function.h>
 
 #include "batching/batched_tensor.h"
+#include "core/lift.h"
 #include "forward_ad/boxed_duals.h"
 #include "forward_ad/conform.h"
 #include "forward_ad/fallback.h"
 #include "forward_ad/sharing.h"
-#include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
 
 namespace functx {
@@ -76,9 +76,7 @@ Tensor base_value(const Tensor& tensor) {
   if (wrapper == nullptr) {
     return tensor;
   }
-  return base_value(wrapper->level()->transform == Transform::Vmap
-                        ? static_cast<const BatchedTensor*>(wrapper)->value()
-                        : static_cast<const DualTensor*>(wrapper)->primal());
+  return base_value(wrapper->values()[0]);
 }
 
 // A gradient of zero need not depend on the cotangents. All else does, though autograd may not see
@@ -143,6 +141,7 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
     });
     op.callBoxed(&recording.results);
     check_has_formula(op, recording.results);
+    Outside outside(*reverse);
     visit_tensors(recording.results, [&](const Tensor& output) {
       if (output.requires_grad()) {
         TORCH_CHECK_NOT_IMPLEMENTED(output.layout() == at::kStrided,
@@ -150,7 +149,7 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
                                     " returns a tensor of layout ", output.layout(),
                                     ", whose tangent can't be had from its backward.", remedy);
         raw_outputs.push_back(output);
-        recording.outputs.push_back(release(*reverse, output, recording.inputs));
+        recording.outputs.push_back(release(*reverse, output, outside));
       }
     });
   }
@@ -164,21 +163,20 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
                     /*retain_graph=*/true);
   });
   check_recorded(op, recording.gradients);
+  Outside outside(*transpose);
   for (Tensor& output : recording.outputs) {
-    output = release(*transpose, output, recording.cotangents);
+    output = release(*transpose, output, outside);
   }
   return recording;
 }
 
 // A constant that was lifted to a vmap level for the tape's sake need not stay there.
 Tensor lowered(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
-  if (wrapper == nullptr || wrapper->level()->transform != Transform::Vmap ||
-      tensor.requires_grad()) {
+  const auto* wrapper = as_kind<BatchedTensor>(as_wrapper(tensor));
+  if (wrapper == nullptr || wrapper->is_batched() || tensor.requires_grad()) {
     return tensor;
   }
-  const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-  return batched.is_batched ? tensor : lowered(batched.value);
+  return lowered(wrapper->value());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "batching/batched_tensor.h"
 #include "core/alias.h"
+#include "core/lift.h"
 #include "core/registry.h"
 
 namespace functx {
@@ -59,23 +60,29 @@ bool can_hold(const Tensor& target, const Tensor& written) {
     constexpr auto torch_func_batched = c10::DispatchKey::FuncTorchBatched;
     return target.key_set().has(torch_func_batched) || !written.key_set().has(torch_func_batched);
   }
-  const LevelPtr& level = wrapper->level();
-  if (level->transform == Transform::Vmap) {
-    const Batched inner = static_cast<const BatchedTensor*>(wrapper)->batched();
-    const Batched outer = unwrap_batched(level, target);
-    return (outer.is_batched || !inner.is_batched) && can_hold(outer.value, inner.value);
+  const Tensor inner = wrapper->values()[0];
+  const Wrapper* outer = as_wrapper(target);
+  if (outer == nullptr || outer->level() != wrapper->level()) {
+    // What is the same for every example fits into what is no batch; a tangent needs a dual.
+    return wrapper->level()->transform == Transform::Vmap && wrapper->is_its_value() &&
+           can_hold(target, inner);
   }
-  const Dual inner = static_cast<const DualTensor*>(wrapper)->dual();
-  return at_level<DualTensor>(target, *level) != nullptr &&
-         can_hold(unwrap_dual(level, target).primal, inner.primal);
+  return (wrapper->level()->transform == Transform::Jvp || !outer->is_its_value() ||
+          wrapper->is_its_value()) &&
+         can_hold(outer->values()[0], inner);
 }
 
-const AtLoad class_is_known([] { wrapper_classes[1] = &typeid(DualTensor); });
+const AtLoad class_is_known([] {
+  wrapper_classes[1] = &typeid(DualTensor);
+  set_lifting(Transform::Jvp, [](const LevelPtr& level, const Tensor& value) {
+    return make_dual(level, {value, {}});
+  });
+});
 
 }  // namespace
 
 DualTensor::DualTensor(LevelPtr level, Dual dual, Pointer base)
-    : Wrapper(std::move(level), dual.primal),
+    : Wrapper(std::move(level), kTransform, dual.primal),
       primal_(std::move(dual.primal)),
       tangent_(std::move(dual.tangent)),
       base_tangent_(base != nullptr ? base->tangent_ : Tensor()),
@@ -91,6 +98,25 @@ const Tensor& DualTensor::tangent() const {
         base_tangent_.defined() ? same_view(base_tangent_, base_->primal_, primal_) : Tensor();
   }
   return tangent_;
+}
+
+c10::SmallVector<Tensor, 2> DualTensor::values() const {
+  if (tangent().defined()) {
+    return {primal_, tangent_};
+  }
+  return {primal_};
+}
+
+Tensor DualTensor::around(c10::ArrayRef<Tensor> values) {
+  lend_tangent();
+  return make_dual(level(), {values[0], values.size() > 1 ? values[1] : Tensor(), false});
+}
+
+Tensor DualTensor::alias() {
+  auto copy = c10::make_intrusive<DualTensor>(level(), dual(), root());
+  copy->set_version_counter(version_counter());
+  copy->set_allow_tensor_metadata_change(true);
+  return Tensor(std::move(copy));
 }
 
 void DualTensor::make_tangent_writable(const Tensor& written) {
@@ -178,21 +204,21 @@ c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
 
 c10::intrusive_ptr<c10::TensorImpl> DualTensor::shallow_copy_and_detach(
     c10::VariableVersion&& version, bool allow_metadata_change) const {
-  auto copy =
-      is_for_data(version, allow_metadata_change)
-          ? c10::make_intrusive<DualTensor>(level(), Dual{primal_.variable_data(), {}}, Pointer())
-          : c10::make_intrusive<DualTensor>(level(), dual(), const_cast<DualTensor*>(this)->root());
+  // No view of this one: for an output that its own node saves, the copy would keep the node.
+  Dual same = is_for_data(version, allow_metadata_change) ? Dual{primal_.variable_data(), {}}
+                                                          : const_cast<DualTensor*>(this)->lend();
+  auto copy = c10::make_intrusive<DualTensor>(level(), std::move(same), Pointer());
   copy->set_version_counter(std::move(version));
   copy->set_allow_tensor_metadata_change(allow_metadata_change);
   return copy;
 }
 
 void DualTensor::shallow_copy_from(const c10::intrusive_ptr<TensorImpl>& impl) {
-  const Wrapper* wrapper = as_wrapper(impl.get());
-  TORCH_CHECK(wrapper != nullptr && wrapper->level() == level(),
+  const auto* source = as_kind<DualTensor>(as_wrapper(impl.get()));
+  TORCH_CHECK(source != nullptr && source->level() == level(),
               "functx.jvp: the data of a dual tensor can only be set to that of another tensor of "
               "the same jvp. Use copy_ instead of assigning to .data.");
-  const auto& other = static_cast<const DualTensor&>(*impl);
+  const DualTensor& other = *source;
   const Tensor kept = tangent();
   TORCH_CHECK(!kept.defined() || kept.sym_sizes() == other.sym_sizes(),
               "functx.jvp: the data of a dual tensor with a tangent of shape ", kept.sym_sizes(),

@@ -19,6 +19,8 @@ struct Dual {
 
 class DualTensor final : public Wrapper {
  public:
+  static constexpr Transform kTransform = Transform::Jvp;
+
   using Pointer = c10::intrusive_ptr<DualTensor>;
 
   // `base` is null unless `dual` is a view of it.
@@ -28,6 +30,11 @@ class DualTensor final : public Wrapper {
   // The tangent as the last write to this tensor, its base or another view of it left it.
   const Tensor& tangent() const;
   Dual dual() const { return {primal_, tangent(), false}; }
+
+  c10::SmallVector<Tensor, 2> values() const override;
+  Tensor around(c10::ArrayRef<Tensor> values) override;
+  Tensor alias() override;
+  bool is_its_value() const override { return !tangent().defined(); }
 
   // After the primal was written to in place: makes `tangent` (undefined: zero) the tangent, for
   // all tensors that share memory with this one. A fresh one, which nobody else holds, may be kept.

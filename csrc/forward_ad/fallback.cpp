@@ -8,10 +8,10 @@
 
 #include "core/alias.h"
 #include "core/functional_variant.h"
+#include "core/lift.h"
 #include "core/registry.h"
 #include "forward_ad/boxed_duals.h"
 #include "forward_ad/inplace.h"
-#include "reverse_ad/lift.h"
 
 namespace functx {
 namespace {

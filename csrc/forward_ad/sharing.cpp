@@ -1,6 +1,6 @@
 #include "forward_ad/sharing.h"
 
-#include "batching/batched_tensor.h"
+#include <algorithm>
 
 namespace functx {
 
@@ -12,11 +12,9 @@ bool may_share_memory(const Tensor& a, const Tensor& b) {
     return true;
   }
   if (const Wrapper* wrapper = as_wrapper(a)) {
-    if (wrapper->level()->transform == Transform::Vmap) {
-      return may_share_memory(static_cast<const BatchedTensor*>(wrapper)->value(), b);
-    }
-    const auto& dual = *static_cast<const DualTensor*>(wrapper);
-    return may_share_memory(dual.primal(), b) || may_share_memory(dual.tangent(), b);
+    const auto values = wrapper->values();
+    return std::any_of(values.begin(), values.end(),
+                       [&](const Tensor& value) { return may_share_memory(value, b); });
   }
   if (as_wrapper(b) != nullptr) {
     return may_share_memory(b, a);

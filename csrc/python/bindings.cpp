@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "batching/batched_tensor.h"
@@ -11,7 +12,9 @@
 #include "batching/loop_switches.h"
 #include "core/alias.h"
 #include "core/coverage.h"
+#include "core/lift.h"
 #include "core/nested.h"
+#include "core/stand_ins.h"
 #include "forward_ad/sharing.h"
 #include "python/batching_rules.h"
 #include "python/births.h"
@@ -21,7 +24,6 @@
 #include "python/jvp_rules.h"
 #include "python/rule_handle.h"
 #include "reverse_ad/engine_call.h"
-#include "reverse_ad/lift.h"
 #include "reverse_ad/tape.h"
 #include "reverse_ad/ties.h"
 
@@ -42,7 +44,10 @@ Randomness parse_randomness(const std::string& name) {
 
 bool is_tensor(const py::handle& object) { return THPVariable_Check(object.ptr()); }
 
-const Tensor& tensor_of(const py::handle& object) { return THPVariable_Unpack(object.ptr()); }
+// A constant that has outlived its transform is its value.
+Tensor tensor_of(const py::handle& object) {
+  return value_if_outlived(THPVariable_Unpack(object.ptr()));
+}
 
 py::object wrap(Tensor tensor) {
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
@@ -146,12 +151,12 @@ py::tuple unpack_duals(const LevelPtr& level, const py::sequence& leaves) {
   return py::make_tuple(primals, tangents);
 }
 
-py::list release_all(const LevelPtr& level, const py::sequence& outputs,
-                     const std::vector<Tensor>& inputs) {
+py::list release_all(const LevelPtr& level, const py::sequence& outputs) {
+  Outside outside(*level);
   py::list released(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const py::object output = outputs[i];
-    released[i] = is_tensor(output) ? wrap(release(*level, tensor_of(output), inputs)) : output;
+    released[i] = is_tensor(output) ? wrap(release(*level, tensor_of(output), outside)) : output;
   }
   return released;
 }
@@ -197,12 +202,58 @@ py::tuple unwrap(const Tensor& tensor) {
                         false);
 }
 
+// The plain tensor that `tensor` is nothing but, or null.
+std::optional<Tensor> value_of_constant(Tensor tensor) {
+  while (const Wrapper* wrapper = as_wrapper(tensor)) {
+    if (!wrapper->is_its_value() || tensor.requires_grad()) {
+      return std::nullopt;
+    }
+    tensor = wrapper->values()[0];
+  }
+  return tensor;
+}
+
 // An operator called through torch.ops has no handler that turns C++ warnings into Python's.
 void warn_in_python(const std::string& message) {
   const py::gil_scoped_acquire gil;
   if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 1) != 0) {
     throw py::error_already_set();
   }
+}
+
+// The level is left here, whatever happens, and not by code in Python: before and behind any of
+// that an interrupt, or a function that traces it, may raise.
+class Entered {
+ public:
+  explicit Entered(LevelPtr level) : level_(std::move(level)) {}
+  ~Entered() {
+    if (!is_done_) {
+      let_go(*level_);
+    }
+    pop(level_);
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+  py::object call(const py::function& body, const py::args& args) {
+    py::object result = body(level_, *args);
+    is_done_ = true;
+    return result;
+  }
+
+ private:
+  LevelPtr level_;
+  bool is_done_ = false;
+};
+
+py::object in_grad(const py::object& arguments, const py::function& body, const py::args& args) {
+  const LevelPtr level = push_grad();
+  Entered entered(level);
+  if (!arguments.is_none()) {
+    const auto call = arguments.cast<py::tuple>();
+    level->call = {call[0].ptr(), call[1].ptr(), call[2].ptr()};
+  }
+  return entered.call(body, args);
 }
 
 void bind_levels(py::module_& m) {
@@ -217,16 +268,16 @@ void bind_levels(py::module_& m) {
     return push_vmap(batch_size, parse_randomness(randomness));
   });
   m.def("push_jvp", &push_jvp);
-  m.def(
-      "push_grad",
-      [](const py::tuple& args, const py::dict& kwargs, const py::object& argnums) {
-        LevelPtr level = push_grad();
-        level->call = {args.ptr(), kwargs.ptr(), argnums.ptr()};
-        return level;
-      },
-      py::arg("args"), py::arg("kwargs"), py::arg("argnums"));
-  m.def("push_grad", [] { return push_grad(); });
+  m.def("push_grad", &push_grad);
   m.def("pop", &pop);
+  m.def("in_vmap", [](int64_t batch_size, const std::string& randomness, const py::function& body,
+                      const py::args& args) {
+    return Entered(push_vmap(batch_size, parse_randomness(randomness))).call(body, args);
+  });
+  m.def("in_jvp", [](const py::function& body, const py::args& args) {
+    return Entered(push_jvp()).call(body, args);
+  });
+  m.def("in_grad", &in_grad);
   m.def("level_depth", [] { return active_levels().size(); });
   m.def("active_levels", [] { return active_levels().vec(); });
   m.def("innermost_level",
@@ -244,16 +295,16 @@ void bind_wrappers(py::module_& m) {
   m.def("is_wrapper", [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; });
   m.def("level_of", &level_of);
   m.def("unwrap", &unwrap);
+  m.def("value_of_constant", &value_of_constant);
 }
 
 void bind_reverse_mode(py::module_& m) {
-  m.def("track", [](const std::vector<Tensor>& inputs) { return wrap_all(track(inputs)); });
-  m.def("release", &release_all);
-  m.def("let_go", [](const LevelPtr& level, const std::vector<Tensor>& inputs) {
-    if (!level->written_arguments.empty()) {
-      let_go(*level, inputs);
-    }
+  m.def("track", [](std::vector<Tensor> inputs) {
+    std::transform(inputs.begin(), inputs.end(), inputs.begin(), value_if_outlived);
+    return wrap_all(track(inputs));
   });
+  m.def("release", &release_all);
+  m.def("let_go", [](const LevelPtr& level) { let_go(*level); });
   m.def("pullback", &run_pullback);
   m.def("engine_seeds", &run_engine_seeds);
   m.def("without_tape", [](const Tensor& tensor) {

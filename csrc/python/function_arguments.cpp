@@ -12,9 +12,10 @@
 #include <vector>
 
 #include "batching/batched_tensor.h"
+#include "core/lift.h"
+#include "core/tape_above.h"
 #include "core/torch_func.h"
 #include "forward_ad/dual_tensor.h"
-#include "reverse_ad/lift.h"
 
 namespace functx {
 namespace {
@@ -74,16 +75,15 @@ int transforms_below(const Tensor& tensor) {
   if (wrapper == nullptr) {
     return 0;
   }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    return (batched.is_batched ? kIsBatched : 0) | transforms_at_and_below(batched.value);
+  int transforms = 0;
+  if (!wrapper->is_its_value()) {
+    transforms =
+        wrapper->level()->transform == Transform::Vmap ? kIsBatched : kIsDifferentiatedBelow;
   }
-  const Dual dual = static_cast<const DualTensor*>(wrapper)->dual();
-  if (!dual.has_tangent()) {
-    return transforms_at_and_below(dual.primal);
+  for (const Tensor& value : wrapper->values()) {
+    transforms |= transforms_at_and_below(value);
   }
-  return kIsDifferentiatedBelow | transforms_at_and_below(dual.primal) |
-         transforms_at_and_below(dual.tangent);
+  return transforms;
 }
 
 LevelPtr inner_of(const LevelPtr& a, const LevelPtr& b) {
@@ -93,7 +93,7 @@ LevelPtr inner_of(const LevelPtr& a, const LevelPtr& b) {
 LevelPtr innermost_level_of(PyObject* arguments) {
   LevelPtr innermost;
   any_tensor(arguments, [&](const Tensor& tensor) {
-    innermost = inner_of(innermost, level_of(tensor));
+    innermost = inner_of(innermost, inner_of(level_of(tensor), stratum_above(tensor)));
     return false;
   });
   return innermost;
@@ -164,6 +164,20 @@ class Hidden {
   std::optional<HideFrom> scope_;
 };
 
+// A context manager: what is visible on this thread is so on those of autograd that work for it.
+class Carrying {
+ public:
+  void enter() {
+    if (const auto levels = active_levels(); !levels.empty()) {
+      carried_.emplace(levels.vec());
+    }
+  }
+  void exit() { carried_.reset(); }
+
+ private:
+  std::optional<CarriedLevels> carried_;
+};
+
 // Every call of every autograd.Function begins with this one: pybind11 would take most of its time.
 PyObject* transforms_of_arguments(PyObject*, PyObject* arguments) {
   return PyLong_FromLong(any_wrapper(arguments) ? transforms_of(arguments) : 0);
@@ -182,6 +196,10 @@ void bind_function_arguments(py::module_& m) {
       .def(py::init<LevelPtr>())
       .def("__enter__", &Hidden::enter)
       .def("__exit__", [](Hidden& hidden, const py::args&) { hidden.exit(); });
+  py::class_<Carrying>(m, "CarryingLevels")
+      .def(py::init<>())
+      .def("__enter__", &Carrying::enter)
+      .def("__exit__", [](Carrying& carrying, const py::args&) { carrying.exit(); });
   m.def("innermost_level_of",
         [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
   m.def("yields_to_torch_func", [](const py::tuple& leaves) {

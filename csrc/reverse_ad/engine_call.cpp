@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "core/lift.h"
+#include "core/tracked.h"
 #include "reverse_ad/graph.h"
-#include "reverse_ad/lift.h"
 #include "reverse_ad/seed.h"
-#include "reverse_ad/tracked.h"
 
 namespace functx {
 namespace {
@@ -20,11 +20,15 @@ namespace {
 
 // Whether the tape of a stratum below that of `output` leads to `input`.
 bool depends_below(const Tensor& output, const Tensor& input) {
-  Node* target = node_of(input);
-  const auto values = values_of(output);
+  const Wrapper* wrapper = as_wrapper(output);
+  if (wrapper == nullptr) {
+    return false;
+  }
+  const NodePtr target = node_of(input);
+  const auto values = wrapper->values();
   return std::any_of(values.begin(), values.end(), [&](const Tensor& value) {
-    return (value.requires_grad() &&
-            reaches(node_of(value), {}, [&](Node* node) { return node == target; })) ||
+    return (value.requires_grad() && reaches({node_of(value)}, number_of(*target),
+                                             [&](Node* node) { return node == target.get(); })) ||
            depends_below(value, input);
   });
 }
@@ -52,11 +56,12 @@ std::vector<Tensor> engine_seeds(const std::vector<Tensor>& outputs,
                                  const std::vector<Tensor>& gradients,
                                  const std::vector<Tensor>& inputs) {
   check_tapes(outputs, inputs);
-  const LevelPtr stratum = innermost_of(gradients, innermost_of(outputs));
+  const LevelPtr stratum = innermost_of(inputs, innermost_of(gradients, innermost_of(outputs)));
   std::vector<Tensor> seeds = gradients;
   for (size_t i = 0; i < seeds.size(); ++i) {
     if (seeds[i].defined() && outputs[i].requires_grad()) {
-      seeds[i] = seed(outputs[i], seeds[i], stratum);
+      seeds[i] = seed(outputs[i], seeds[i], stratum,
+                      stratum != nullptr && writes_into_views({node_of(outputs[i])}, 0));
     }
   }
   return seeds;

@@ -4,13 +4,17 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/functions/tensor.h>
 
+#include "core/lift.h"
+#include "core/tracked.h"
 #include "reverse_ad/graph.h"
-#include "reverse_ad/lift.h"
-#include "reverse_ad/tracked.h"
 
 namespace functx {
 
-Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& stratum) {
+bool writes_into_views(const std::vector<NodePtr>& roots, uint64_t least) {
+  return reaches<torch::autograd::CopySlices>(roots, least);
+}
+
+Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& stratum, bool in_full) {
   const Tensor value = detach_all(output);
   Tensor seed = cotangent.defined() ? cotangent : at::ones_like(value);
   // A wrapper of PyTorch's transforms is one inside of ours, or else outside; neither is written
@@ -18,9 +22,7 @@ Tensor seed(const Tensor& output, const Tensor& cotangent, const LevelPtr& strat
   if (!seed.key_set().has_any(kForeignWrapperKeys)) {
     seed = lift(seed, stratum);
   }
-  // The gradient of a write into a view is itself written into views, whose batch dimensions are
-  // those of the cotangent: it needs all that the output has.
-  if (stratum != nullptr && reaches<torch::autograd::CopySlices>(node_of(output))) {
+  if (in_full) {
     seed = seed.add(at::zeros_like(value));
   }
   return seed;

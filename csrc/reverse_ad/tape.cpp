@@ -8,15 +8,14 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
-#include "batching/batched_tensor.h"
 #include "core/alias.h"
-#include "forward_ad/dual_tensor.h"
+#include "core/lift.h"
+#include "core/tracked.h"
 #include "reverse_ad/graph.h"
-#include "reverse_ad/lift.h"
 #include "reverse_ad/seed.h"
-#include "reverse_ad/tracked.h"
 
 namespace functx {
 namespace {
@@ -36,16 +35,32 @@ Tensor alias_untracked(const Tensor& tensor) {
   return has_native_tangent ? tensor.alias() : tensor.detach();
 }
 
-// Whose tape a leaf began, if that is one of ours. Graphs that outlive a level keep its leaves,
-// which nobody asks for a gradient any more.
-struct LeafOf final : c10::BackendMeta {
-  explicit LeafOf(LevelPtr level) : level(std::move(level)) {}
-  c10::intrusive_ptr<c10::BackendMeta> clone(
-      const c10::intrusive_ptr<c10::BackendMeta>& self) const override {
-    return self;
+using Leaves = std::vector<NodePtr>;
+
+// `input`, which is on no tape, as the beginning of one of `level`.
+void begin_tape(Tensor& input, Level& level) {
+  // The method of Python's Tensor is refused under torch.func's transforms.
+  input.unsafeGetTensorImpl()->set_requires_grad(true);
+  NodePtr leaf = torch::autograd::impl::grad_accumulator(input);
+  raise_number(*leaf, first_number(level));
+  if (level.leaves == nullptr) {
+    level.leaves = std::make_shared<Leaves>();
   }
-  const LevelPtr level;
-};
+  std::static_pointer_cast<Leaves>(level.leaves)->push_back(std::move(leaf));
+}
+
+// Autocast keeps the casts of leaves until its region ends: a cast of ours would keep the tape.
+bool keeps_casts_of_leaves() {
+  const auto excluded = c10::impl::tls_local_dispatch_key_set().excluded_;
+  return !excluded.has_all(c10::autocast_dispatch_keyset);
+}
+
+// `tensor` as something that was computed at `level`.
+Tensor recorded_alias(const Tensor& tensor, const Level& level) {
+  Tensor alias = tensor.alias();
+  raise_number(*alias.grad_fn(), first_number(level));
+  return alias;
+}
 
 LevelPtr innermost_grad_level() {
   const auto levels = active_levels();
@@ -57,55 +72,13 @@ LevelPtr innermost_grad_level() {
   return nullptr;
 }
 
-// Whether what `node` gives a gradient to can ask for it outside of `level`.
-bool is_leaf_outside(const Level& level, const Node* node) {
-  const auto* leaf = dynamic_cast<const torch::autograd::AccumulateGrad*>(node);
-  if (leaf == nullptr) {
-    return false;
-  }
-  const auto* mark =
-      dynamic_cast<LeafOf*>(leaf->variable.unsafeGetTensorImpl()->get_backend_meta());
-  return mark == nullptr || (mark->level->alive && mark->level->id < level.id);
-}
-
-// Whether something tracked outside of `level`, which tracks `inputs`, can see `output`: then the
-// backward pass has to be recorded, and the output may not be detached.
-bool depends_on_outside(const Level& level, const Tensor& output,
-                        const std::vector<Tensor>& inputs) {
-  if (is_tracked_below(output)) {
-    return true;
-  }
-  if (!output.requires_grad()) {
-    return false;
-  }
-  const auto is_alias = [](const Tensor& input) { return input.grad_fn() != nullptr; };
-  return std::any_of(inputs.begin(), inputs.end(), is_alias) ||  // of something tracked outside
-         reaches(node_of(output), {}, [&](Node* node) { return is_leaf_outside(level, node); });
-}
-
 // Behind the node that stands for the derivative of a once_differentiable backward there is
 // nothing, so an input would seem not to be reached.
-void check_differentiable(const torch::autograd::edge_list& roots) {
-  for (const auto& root : roots) {
-    TORCH_CHECK(!reaches<torch::autograd::Error>(root.function.get()),
-                "functx: trying to differentiate twice a function that was marked with "
-                "@once_differentiable. Remove the mark if its backward is made of differentiable "
-                "operators.");
-  }
-}
-
-// The wrapper `tensor` with another value, on the same tape.
-Tensor with_value(const Tensor& tensor, const LevelPtr& level, Batched value) {
-  Tensor recorded = tensor.alias();
-  recorded.unsafeGetTensorImpl()->shallow_copy_from(
-      make_batched(level, std::move(value)).getIntrusivePtr());
-  return recorded;
-}
-
-Tensor with_value(const Tensor& tensor, const LevelPtr& level, Dual value) {
-  Tensor recorded = tensor.alias();
-  at_level<DualTensor>(recorded, *level)->become(std::move(value));
-  return recorded;
+void check_differentiable(const std::vector<NodePtr>& roots, const Level& level) {
+  TORCH_CHECK(!reaches<torch::autograd::Error>(roots, first_number(level)),
+              "functx: trying to differentiate twice a function that was marked with "
+              "@once_differentiable. Remove the mark if its backward is made of differentiable "
+              "operators.");
 }
 
 // `tensor` without the wrapper level that `level` brought for its tape, which may by now be below
@@ -115,22 +88,20 @@ Tensor outside_stratum(const Level& level, const Tensor& tensor) {
   if (level.stratum == nullptr || wrapper == nullptr) {
     return tensor;
   }
+  const auto values = wrapper->values();
   if (wrapper->level() == level.stratum) {
-    return static_cast<const DualTensor*>(wrapper)->primal();
+    return values[0];
   }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    const Tensor value = outside_stratum(level, batched.value);
-    return value.is_same(batched.value)
-               ? tensor
-               : with_value(tensor, wrapper->level(), Batched{value, batched.is_batched});
+  auto outside = values;
+  std::transform(values.begin(), values.end(), outside.begin(),
+                 [&](const Tensor& value) { return outside_stratum(level, value); });
+  if (std::equal(values.begin(), values.end(), outside.begin(),
+                 [](const Tensor& a, const Tensor& b) { return a.is_same(b); })) {
+    return tensor;
   }
-  const Dual dual = static_cast<DualTensor*>(wrapper)->lend();
-  const Tensor primal = outside_stratum(level, dual.primal);
-  const Tensor tangent = outside_stratum(level, dual.tangent);
-  return primal.is_same(dual.primal) && tangent.is_same(dual.tangent)
-             ? tensor
-             : with_value(tensor, wrapper->level(), Dual{primal, tangent, false});
+  const Tensor recorded = tensor.alias();
+  recorded.unsafeGetTensorImpl()->shallow_copy_from(wrapper->around(outside).getIntrusivePtr());
+  return recorded;
 }
 
 }  // namespace
@@ -148,26 +119,23 @@ std::vector<Tensor> track(const std::vector<Tensor>& inputs) {
     if (lifted.requires_grad()) {
       // Recorded, so that an outer tape sees what the inner one does: under no_grad outside as
       // well, for the function that vjp returns may be called when that is over.
-      tracked.push_back(lifted.alias());
+      tracked.push_back(recorded_alias(lifted, *level));
     } else {
-      tracked.push_back(alias_untracked(lifted));
-      if (level != nullptr) {
-        tracked.back().unsafeGetTensorImpl()->set_backend_meta(c10::make_intrusive<LeafOf>(level));
-      }
-      // The method of Python's Tensor is refused under torch.func's transforms.
-      tracked.back().unsafeGetTensorImpl()->set_requires_grad(true);
+      Tensor leaf = alias_untracked(lifted);
+      begin_tape(leaf, *level);
+      tracked.push_back(keeps_casts_of_leaves() ? recorded_alias(leaf, *level) : leaf);
     }
   }
   return tracked;
 }
 
-Tensor release(const Level& level, const Tensor& output, const std::vector<Tensor>& inputs) {
+Tensor release(const Level& level, const Tensor& output, Outside& outside) {
   if (level.stratum != nullptr) {
     // The tape sits on wrappers that end here; tapes outside see their values.
     const Tensor value = outside_stratum(level, output);
     return level.grad_mode_outside ? value : detach_all(value);
   }
-  const bool keeps = level.grad_mode_outside && depends_on_outside(level, output, inputs);
+  const bool keeps = level.grad_mode_outside && outside.sees(output);
   return keeps ? output : detach_all(output);
 }
 
@@ -180,14 +148,24 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   const std::optional<c10::InferenceMode> outside_inference_mode =
       c10::InferenceMode::is_enabled() ? std::make_optional<c10::InferenceMode>(false)
                                        : std::nullopt;
+  // On a thread of its own the pullback is inside of what was around the level.
+  std::vector<LevelPtr> around = active_levels().vec();
+  if (around.empty()) {
+    std::copy_if(level.around.begin(), level.around.end(), std::back_inserter(around),
+                 [](const LevelPtr& each) { return each->alive; });
+  }
+  std::optional<CarriedLevels> carried;
+  if (around.size() > 1 || (around.size() == 1 && around[0].get() != &level)) {
+    carried.emplace(std::move(around));
+  }
+  Outside outside(level);
   const bool records = level.alive ? level.grad_mode_outside : c10::GradMode::is_enabled();
   // torch.func's tapes are not to be seen from here: they may be there.
   const bool create_graph =
       records &&
       (level.stratum != nullptr || std::any_of(cotangents.begin(), cotangents.end(), is_tracked) ||
-       std::any_of(outputs.begin(), outputs.end(), [&](const Tensor& output) {
-         return depends_on_outside(level, output, inputs);
-       }));
+       std::any_of(outputs.begin(), outputs.end(),
+                   [&](const Tensor& output) { return outside.sees(output); }));
   const LevelPtr stratum = innermost_of(cotangents, innermost_of(inputs, innermost_of(outputs)));
   TORCH_CHECK_NOT_IMPLEMENTED(
       level.stratum == nullptr || stratum == level.stratum || !stratum->is_identity,
@@ -196,12 +174,19 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
       "be differentiated in reverse there. Use functx for the transform around it as well (see "
       "functx.dropin).");
   torch::autograd::edge_list roots;
+  std::vector<NodePtr> nodes;
+  // An output that is not on any tape does not depend on the inputs.
+  for (const Tensor& output : outputs) {
+    if (output.requires_grad()) {
+      roots.push_back(torch::autograd::impl::gradient_edge(output));
+      nodes.push_back(roots.back().function);
+    }
+  }
+  const bool in_full = stratum != nullptr && writes_into_views(nodes, first_number(level));
   torch::autograd::variable_list seeds;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    // An output that is not on any tape does not depend on the inputs.
     if (outputs[i].requires_grad()) {
-      roots.push_back(torch::autograd::impl::gradient_edge(outputs[i]));
-      seeds.push_back(seed(outputs[i], cotangents[i], stratum));
+      seeds.push_back(seed(outputs[i], cotangents[i], stratum, in_full));
     }
   }
   torch::autograd::edge_list targets;
@@ -216,7 +201,7 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   }
   if (std::any_of(gradients.begin(), gradients.end(),
                   [](const Tensor& g) { return !g.defined(); })) {
-    check_differentiable(roots);
+    check_differentiable(nodes, level);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
     gradients[i] = outside_stratum(
@@ -225,9 +210,13 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   return gradients;
 }
 
-void let_go(Level& level, const std::vector<Tensor>& inputs) {
+void let_go(Level& level) {
+  if (level.written_arguments.empty()) {
+    return;
+  }
+  Outside outside(level);
   for (const Tensor& argument : std::exchange(level.written_arguments, {})) {
-    if (!argument.requires_grad() || depends_on_outside(level, argument, inputs)) {
+    if (!argument.requires_grad() || outside.sees(argument)) {
       continue;
     }
     // Its nodes may yet be needed, by aux: only the tensor forgets them.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/wrapper.h"
+#include "reverse_ad/outside.h"
 
 namespace functx {
 
@@ -11,9 +12,9 @@ namespace functx {
 // that of the grad level that was entered last. An input that was tracked before stays connected.
 std::vector<Tensor> track(const std::vector<Tensor>& inputs);
 
-// What `level`, which tracks `inputs`, hands out of itself: `output` detached from its tape, unless
-// something tracked outside can see it.
-Tensor release(const Level& level, const Tensor& output, const std::vector<Tensor>& inputs);
+// What `level` hands out of itself: `output` detached from its tape, unless something tracked
+// outside can see it.
+Tensor release(const Level& level, const Tensor& output, Outside& outside);
 
 // Vector-Jacobian product by one engine call; zeros for inputs that are not reached. `outputs` are
 // those of the traced function itself, not the released ones. An undefined cotangent is ones, of a
@@ -25,6 +26,6 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
 
 // Takes the arguments that the function of `level` wrote tracked values to off its tape, unless
 // something outside can see them. No pullback may follow.
-void let_go(Level& level, const std::vector<Tensor>& inputs);
+void let_go(Level& level);
 
 }  // namespace functx

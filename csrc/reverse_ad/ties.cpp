@@ -20,12 +20,8 @@ Ties inner_ties(const Tensor& tensor) {
     const bool has_meta = torch::autograd::impl::get_autograd_meta(tensor) != nullptr;
     return {{}, {}, has_meta ? tensor._fw_grad(/*level=*/0) : Tensor(), {}};
   }
-  const LevelPtr& level = wrapper->level();
-  if (level->transform == Transform::Vmap) {
-    return {level, {}, {}, all_ties(static_cast<const BatchedTensor*>(wrapper)->value())};
-  }
-  const auto* dual = static_cast<const DualTensor*>(wrapper);
-  return {level, {}, dual->tangent(), all_ties(dual->primal())};
+  const auto values = wrapper->values();
+  return {wrapper->level(), {}, values.size() > 1 ? values[1] : Tensor(), all_ties(values[0])};
 }
 
 TiesPtr null_if_none(Ties ties) {

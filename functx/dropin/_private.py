@@ -287,19 +287,12 @@ def vmap_impl(
 
 # ---- grad ---------------------------------------------------------------------------------------
 
-# The inputs of the levels that were entered by hand, by the id of the level.
-_inputs: dict[int, list[Tensor]] = {}
-
 
 def _grad_increment_nesting() -> int:
-    level = _C.push_grad()
-    _inputs[level.id] = []
-    return _number(level)
+    return _number(_C.push_grad())
 
 
 def _grad_decrement_nesting() -> int:
-    number = len(_C.active_levels())
-    _inputs.pop(_level(number, "grad").id, None)
     return _pop("grad")
 
 
@@ -310,22 +303,19 @@ def grad_increment_nesting() -> Iterator[int]:
     try:
         yield number
     finally:
-        _inputs.pop(level.id, None)
         _C.pop(level)
 
 
 def _wrap_for_grad(tensor: Tensor, level: int) -> Tensor:
-    own = _level(level, "grad")
+    _level(level, "grad")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return tensor
-    tracked = _C.track([tensor])[0]
-    _inputs.setdefault(own.id, []).append(tracked)
-    return tracked
+    return _C.track([tensor])[0]
 
 
 def _unwrap_for_grad(tensor: Tensor, level: int) -> Tensor:
     own = _level(level, "grad")
-    return cast("Tensor", _C.release(own, [tensor], _inputs.get(own.id, []))[0])
+    return cast("Tensor", _C.release(own, [tensor])[0])
 
 
 def _wrap_tensor_for_grad(value: Any, level: int) -> Any:

@@ -1,28 +1,30 @@
-// Factories under jvp: a new tensor is a dual without tangent, because a value that depends on the
-// input may be written into it later.
+// Factories: a value that is differentiated inside a transform may later be written into a new
+// tensor. So under jvp it is a dual without tangent, and where a tape is on batched tensors, a
+// batched tensor that is the same for every example.
 #include <ATen/Operators.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
+
+#include "core/lift.h"
 #include "core/operands.h"
 #include "core/registry.h"
-#include "forward_ad/dual_tensor.h"
 
 namespace functx {
 namespace {
 
 namespace ops = at::_ops;
 
-// `made` at every visible jvp level inside the level it is of.
+// `made` at every such level inside the level it is of.
 Tensor as_constant(Tensor made) {
-  // Others never have a tangent, and serve as indices and masks.
-  if (!can_have_tangent(made)) {
+  // Others are never differentiated, and serve as indices and masks.
+  if (!c10::isFloatingType(made.scalar_type()) && !c10::isComplexType(made.scalar_type())) {
     return made;
   }
-  const Wrapper* wrapper = as_wrapper(made);
-  const int64_t id = wrapper != nullptr ? wrapper->level_id() : 0;
+  const int64_t id = level_id_of(made);
   for (const LevelPtr& level : active_levels()) {
-    if (level->transform == Transform::Jvp && level->id > id) {
-      made = make_dual(level, {std::move(made), {}});
+    if (level->id > id && level->wraps_new_tensors) {
+      made = lift(made, level);
     }
   }
   return made;
@@ -40,7 +42,10 @@ struct FactoryKernel;
 template <class Op, class... Args>
 struct FactoryKernel<Op, Tensor(Args...)> {
   static Tensor run(c10::DispatchKeySet keys, Args... args) {
-    if (!is_active(Transform::Jvp) || fills_memory_itself()) {
+    const auto levels = active_levels();
+    const bool wraps = std::any_of(levels.begin(), levels.end(),
+                                   [](const LevelPtr& level) { return level->wraps_new_tensors; });
+    if (!wraps || fills_memory_itself()) {
       return Op::redispatch(keys & kBelowModeKeys, std::forward<Args>(args)...);
     }
     if (Operands(args...).top() != nullptr) {
@@ -65,7 +70,7 @@ void factories() {
    ...);
 }
 
-FUNCTX_RULES(jvp_factories) {
+FUNCTX_RULES(factories) {
   factories<ops::zeros, ops::ones, ops::full, ops::empty_memory_format, ops::empty_strided,
             ops::empty_permuted, ops::eye, ops::eye_m, ops::scalar_tensor>();
   factories<ops::arange, ops::arange_start, ops::arange_start_step, ops::linspace, ops::logspace,

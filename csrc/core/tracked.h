@@ -1,14 +1,9 @@
 // What autograd tracks of a tensor, in its own stratum and in those below.
 #pragma once
 
-#include <vector>
-
 #include "core/wrapper.h"
 
 namespace functx {
-
-// The tensors a wrapper stands for, one stratum down.
-std::vector<Tensor> values_of(const Tensor& tensor);
 
 bool is_tracked(const Tensor& tensor);
 // Not counting its own stratum.

@@ -1,9 +1,19 @@
-#include "reverse_ad/lift.h"
+#include "core/lift.h"
 
-#include "batching/batched_tensor.h"
-#include "forward_ad/dual_tensor.h"
+#include <array>
+
+#include "core/tape_above.h"
 
 namespace functx {
+namespace {
+
+std::array<Lifting, 2> liftings{};
+
+}  // namespace
+
+void set_lifting(Transform transform, Lifting lifting) {
+  liftings.at(static_cast<size_t>(transform)) = lifting;
+}
 
 LevelPtr level_of(const Tensor& tensor) {
   const Wrapper* wrapper = as_wrapper(tensor);
@@ -14,8 +24,15 @@ Tensor lift(const Tensor& tensor, const LevelPtr& level) {
   if (level == nullptr || !tensor.defined() || level_of(tensor) == level) {
     return tensor;
   }
-  return level->transform == Transform::Vmap ? make_batched(level, {tensor, false})
-                                             : make_dual(level, {tensor, {}});
+  const auto lifting = [](const LevelPtr& to) {
+    return liftings.at(static_cast<size_t>(to->transform));
+  };
+  const LevelPtr stratum = stratum_above(tensor);
+  if (stratum == nullptr || stratum->id > level->id) {
+    return lifting(level)(level, tensor);
+  }
+  const Tensor taped = with_tape(tensor, stratum, lifting(stratum));
+  return stratum == level ? taped : lifting(level)(level, taped);
 }
 
 LevelPtr innermost_of(at::ArrayRef<Tensor> tensors, LevelPtr innermost) {
