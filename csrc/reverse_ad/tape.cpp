@@ -74,8 +74,8 @@ LevelPtr innermost_grad_level() {
 
 // Behind the node that stands for the derivative of a once_differentiable backward there is
 // nothing, so an input would seem not to be reached.
-void check_differentiable(const std::vector<NodePtr>& roots, const Level& level) {
-  TORCH_CHECK(!reaches<torch::autograd::Error>(roots, first_number(level)),
+void check_differentiable(const std::vector<NodePtr>& roots) {
+  TORCH_CHECK(!reaches<torch::autograd::Error>(roots, /*least=*/0),
               "functx: trying to differentiate twice a function that was marked with "
               "@once_differentiable. Remove the mark if its backward is made of differentiable "
               "operators.");
@@ -99,9 +99,11 @@ Tensor outside_stratum(const Level& level, const Tensor& tensor) {
                  [](const Tensor& a, const Tensor& b) { return a.is_same(b); })) {
     return tensor;
   }
-  const Tensor recorded = tensor.alias();
-  recorded.unsafeGetTensorImpl()->shallow_copy_from(wrapper->around(outside).getIntrusivePtr());
-  return recorded;
+  Tensor moved = wrapper->around(outside);
+  if (tensor.requires_grad()) {
+    torch::autograd::impl::set_gradient_edge(moved, torch::autograd::impl::gradient_edge(tensor));
+  }
+  return moved;
 }
 
 }  // namespace
@@ -201,7 +203,7 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
   }
   if (std::any_of(gradients.begin(), gradients.end(),
                   [](const Tensor& g) { return !g.defined(); })) {
-    check_differentiable(nodes, level);
+    check_differentiable(nodes);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
     gradients[i] = outside_stratum(
