@@ -20,6 +20,10 @@ std::vector<Tensor> values_of(const Tensor& tensor) {
                             : std::vector<Tensor>{dual.primal};
 }
 
+Tensor innermost_value(const Tensor& tensor) {
+  return as_wrapper(tensor) == nullptr ? tensor : innermost_value(values_of(tensor).front());
+}
+
 bool is_tracked_below(const Tensor& tensor) {
   const auto values = values_of(tensor);
   return std::any_of(values.begin(), values.end(), is_tracked);

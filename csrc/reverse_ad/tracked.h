@@ -9,6 +9,8 @@ namespace functx {
 
 // The tensors a wrapper stands for, one stratum down.
 std::vector<Tensor> values_of(const Tensor& tensor);
+// The tensor in all strata of wrappers: of duals the primal.
+Tensor innermost_value(const Tensor& tensor);
 
 bool is_tracked(const Tensor& tensor);
 // Not counting its own stratum.
