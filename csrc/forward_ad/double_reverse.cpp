@@ -2,7 +2,10 @@
 // most are that users define. A pullback u -> J^T u is linear, so that its own pullback is v -> J
 // v, whatever the u at which it was recorded.
 #include <ATen/SavedTensorHooks.h>
+#include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/function.h>
+
+#include <optional>
 
 #include "batching/batched_tensor.h"
 #include "forward_ad/boxed_duals.h"
@@ -131,10 +134,13 @@ struct Recording {
   std::vector<Tensor> inputs;       // primals of the arguments that have tangents
   std::vector<Tensor> cotangents;   // of the outputs
   std::vector<Tensor> gradients;    // of the inputs, from the cotangents
+  // As it was before the pullback, if that has to show that it is linear.
+  std::optional<RandomState> random;
 };
 
 Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const LevelPtr& transpose,
-                 const torch::jit::Stack& arguments, const std::vector<Tensor>& primals) {
+                 const torch::jit::Stack& arguments, const std::vector<Tensor>& primals,
+                 bool checks) {
   Recording recording;
   {
     const GradLevel grad;
@@ -159,6 +165,9 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
     });
   }
   recording.cotangents = track(probes(Probe::ToRecord, recording.outputs));
+  if (checks) {
+    recording.random.emplace(primals);
+  }
   recording.gradients = elaborating(op, [&] {
     return pullback(*recording.reverse, recording.raw_outputs, recording.inputs,
                     recording.cotangents, /*retain_graph=*/true);
@@ -171,16 +180,17 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
 }
 
 // Runs the pullback once more, for `output_tangents` to be confirmed.
-void check_linear(const c10::OperatorHandle& op, const Recording& recording, RandomState& random,
+void check_linear(const c10::OperatorHandle& op, Recording& recording,
                   const std::vector<Tensor>& tangents, const std::vector<Tensor>& output_tangents) {
   const at::NoGradGuard no_grad;
   const auto recorded_at = probes(Probe::ToRecord, recording.outputs);
   const auto others = probes(Probe::ToCompare, recording.outputs);
-  random.swap();
-  const std::vector<Tensor> gradients =
-      pullback(*recording.reverse, recording.raw_outputs, recording.inputs, others,
-               /*retain_graph=*/false);
-  random.swap();
+  const std::vector<Tensor> gradients = elaborating(op, [&] {
+    recording.random->swap();
+    const auto afterwards = c10::make_scope_exit([&] { recording.random->swap(); });
+    return pullback(*recording.reverse, recording.raw_outputs, recording.inputs, others,
+                    /*retain_graph=*/false);
+  });
   TORCH_CHECK_NOT_IMPLEMENTED(
       is_transpose(recording.gradients, tangents, recorded_at, output_tangents) &&
           is_transpose(gradients, tangents, others, output_tangents),
@@ -223,20 +233,19 @@ void differentiate_by_double_reverse(const c10::OperatorHandle& op, const LevelP
   }
   const NoSavedTensorHooks no_hooks;
   const bool checks = !is_of_pytorch(op) && has_numbers(primals) && has_numbers(tangents);
-  auto random = checks ? std::make_optional<RandomState>(primals) : std::nullopt;
   LevelPtr transpose;
   Recording recording;
   {
     const GradLevel grad;
     transpose = grad.get();
-    recording = record(op, level, transpose, arguments, primals);
+    recording = record(op, level, transpose, arguments, primals, checks);
   }
   const std::vector<Tensor> output_tangents = elaborating(op, [&] {
     return pullback(*transpose, recording.gradients, recording.cotangents, tangents,
                     /*retain_graph=*/false);
   });
-  if (random.has_value()) {
-    check_linear(op, recording, *random, tangents, output_tangents);
+  if (checks) {
+    check_linear(op, recording, tangents, output_tangents);
   }
   const Lenders lenders(level, arguments);
   size_t next = 0;
