@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
+import torch
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -229,6 +230,34 @@ def is_batched_number(x: object) -> bool:
 
 def install_data_setter() -> None:
     """Makes `x.data = y` say what is wrong if only one of them is inside a transform."""
+
+def install_instance_checks(type: Any) -> None:
+    """Makes `isinstance(x, torch.FloatTensor)` and its like ask the value of a wrapper.
+
+    They share what answers; `type` is any of them.
+    """
+
+def probe(shape: Sequence[int], dtype: torch.dtype, device: torch.device, compares: bool) -> Tensor:
+    """A cotangent at which a backward is recorded, or one at which it is run again to compare."""
+
+@final
+class RandomState:
+    """That of the CPU's generator, and of those of the devices of `tensors`."""
+
+    def __init__(self, tensors: Sequence[Tensor | None]) -> None: ...
+    def swap(self) -> None:
+        """Goes back to when this was made; a second time, to where the first left."""
+
+def has_numbers(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether the tensors can be compared: not while a program is traced."""
+
+def is_transpose(
+    gradients: Sequence[Tensor | None],
+    tangents: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+    output_tangents: Sequence[Tensor | None],
+) -> bool:
+    """Whether <gradients, tangents> is <cotangents, output_tangents>, to rounding; None is zero."""
 
 def watch_births(*classes: type[Tensor]) -> None:
     """Notes each tensor of these classes that is made while `grad` or the like is active.

@@ -9,8 +9,9 @@ The names and the meaning are those of `torch.func`:
 
 `register_batching_rule` tells `vmap` about an operator, `register_jvp_rule` tells `jvp`.
 
-All of them nest and compose. `functional_call`, `make_functional`, `make_fx` and their like are
-PyTorch's own: they hold no transform, and work with these. The names of `functorch.experimental`,
+All of them nest and compose. `functional_call` calls a module with parameters of yours.
+`make_functional`, `make_fx` and their like are PyTorch's own: they hold no transform, and work with
+these. The names of `functorch.experimental`,
 `functorch.compile` and `functorch.einops` are in modules called the same, and `functx.dropin` makes
 programs that import functorch or torch.func use functx.
 
@@ -32,7 +33,7 @@ from torch._functorch.make_functional import (
     make_functional,
     make_functional_with_buffers,
 )
-from torch.func import functional_call, replace_all_batch_norm_modules_, stack_module_state
+from torch.func import replace_all_batch_norm_modules_, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
 
@@ -50,6 +51,7 @@ from . import (
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
 from .einops import rearrange
+from .functional_call import functional_call
 from .functionalize import functionalize
 from .grad import grad, grad_and_value
 from .hessian import hessian

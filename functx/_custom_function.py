@@ -7,16 +7,16 @@ examples of a batch. `functx/_autograd_function.py` decides which of their metho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx, _SingleLevelFunction
-from torch.autograd.graph import saved_tensors_hooks
 
 from . import _C
 from ._once_differentiable import is_once_differentiable
+from ._transposition import check_on_tape, transpose
 from .pytree import flatten, unflatten
 
 
@@ -98,8 +98,11 @@ class _Like(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
-    def filled(self, value: float) -> Tensor:
-        return torch.full(self.shape, value, dtype=self.dtype, device=self.device)
+    def zeros(self) -> Tensor:
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+
+    def probe(self, compares: bool) -> Tensor:
+        return _C.probe(self.shape, self.dtype, self.device, compares)
 
 
 def _descriptions(values: Sequence[Any]) -> list[_Like | None]:
@@ -213,6 +216,7 @@ class CustomOperation:
                     f"{tuple(result.shape)} for an output of shape {tuple(output.shape)}. They "
                     f"have to be equal."
                 )
+        check_on_tape(f"{self.name}.jvp", tangents, results)
         return [t if d else None for t, d in zip(results, self._differentiable, strict=True)]
 
     def _jvp_by_backward(
@@ -227,77 +231,30 @@ class CustomOperation:
                 f"functx.jvp: {self.name} has no jvp staticmethod, and none can be derived, since "
                 f"{reason}. Define jvp(ctx, *tangents) to use it with forward mode AD."
             )
-        level = _C.push_grad()
-        try:
-            likes = zip(self._outputs, self._differentiable, strict=True)
-            ones = [like.filled(1) if d and like is not None else None for like, d in likes]
-            seeds = _C.track([one for one in ones if one is not None])
-            remaining = iter(seeds)
-            gradients = [None if one is None else next(remaining) for one in ones]
-            needs = tuple(tangent is not None for tangent in tangents)
-            with _no_hooks():
-                results = self.backward(context, needs, gradients)
-            pairs = [
-                (result.sum_to_size(tangent.shape), tangent)
-                for result, tangent in zip(results, tangents, strict=True)
-                if result is not None and tangent is not None
-            ]
-            self._check_recorded([result for result, _ in pairs])
-        finally:
-            _C.pop(level)
-        roots = [(result, tangent) for result, tangent in pairs if result.requires_grad]
-        if not roots:
-            return [None] * len(ones)
-        try:
-            pulled = iter(
-                _C.pullback(level, [r for r, _ in roots], seeds, [t for _, t in roots], False)
-            )
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"functx.jvp: {self.name} has no jvp staticmethod, and its backward could not be "
-                f"differentiated to get one: {error} Define jvp(ctx, *tangents)."
-            ) from error
-        return [None if one is None else next(pulled) for one in ones]
-
-    def _check_recorded(self, results: list[Tensor]) -> None:
-        """Zeros need not depend on the gradients; all else does, though autograd may not see it."""
-        for result in results:
-            if not result.requires_grad and _base_value(result).count_nonzero():
-                raise RuntimeError(
-                    f"functx.jvp: {self.name} has no jvp staticmethod, and its backward detaches "
-                    f"the gradients, so that one can't be derived. Define jvp(ctx, *tangents)."
-                )
+        needs = tuple(tangent is not None for tangent in tangents)
+        probes = [
+            like.probe if like is not None and is_differentiable else None
+            for like, is_differentiable in zip(self._outputs, self._differentiable, strict=True)
+        ]
+        return transpose(
+            self.name,
+            lambda gradients: self.backward(context, needs, gradients),
+            probes,
+            tangents,
+        )
 
 
 def _materialized(
     values: Sequence[Tensor | None], likes: list[_Like | None], integers: bool = True
 ) -> list[Tensor | None]:
     return [
-        like.filled(0)
+        like.zeros()
         if value is None
         and like is not None
         and (integers or like.dtype.is_floating_point or like.dtype.is_complex)
         else value
         for value, like in zip(values, likes, strict=True)
     ]
-
-
-def _no_hooks() -> AbstractContextManager[Any]:
-    """For a tape that is gone in a moment: hooks of a checkpoint around us are not for it."""
-    # Inside torch.func's transforms there are none.
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
-        return nullcontext()
-    return saved_tensors_hooks(_as_it_is, _as_it_is)
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _base_value(tensor: Tensor) -> Tensor:
-    while _C.is_wrapper(tensor):
-        tensor = _C.unwrap(tensor)[0]
-    return tensor
 
 
 class BatchedOperation:

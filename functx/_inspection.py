@@ -1,7 +1,8 @@
 """Looking at the tensors inside a transform: what they print, what copies them, what they refuse.
 
 A batched or dual tensor stands for other tensors and has no memory of its own. PyTorch's `repr`,
-`numpy`, `deepcopy`, `data` and their like do not ask the dispatcher, so they are told here.
+`numpy`, `deepcopy`, `data` and their like do not ask the dispatcher, so they are told here. So is
+`isinstance(x, torch.FloatTensor)`, which costs some 10 ns more for a plain tensor.
 """
 
 from __future__ import annotations
@@ -177,3 +178,4 @@ def install() -> None:
     for name, method in methods.items():
         setattr(torch.Tensor, name, method)
     _C.install_data_setter()
+    _C.install_instance_checks(torch.FloatTensor)

@@ -19,6 +19,7 @@ from ._rules import (
     full_name,
     resolve,
 )
+from ._transposition import check_on_tape
 
 __all__ = ["JvpRule", "register_jvp_rule"]
 
@@ -146,6 +147,7 @@ def _run(
     output, tangent = returned
     if returns == 0:
         return []
+    check_on_tape(f"the jvp rule of {operator}", tangents, tangent)
     if returns == 1:
         return [_check(operator, output, tangent)]
     if not (isinstance(output, (tuple, list)) and len(output) == returns):

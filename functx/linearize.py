@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from . import _C
 from ._arguments import check_function
-from ._forward import check_primals
+from ._forward import check_primals, push_forward
 from ._opaque import opaque
-from ._outputs import check_differentiable, tensor_leaves
+from ._outputs import check_differentiable
+from ._transposition import linearizing
 from .pytree import describe, flatten, unflatten
 
 __all__ = ["linearize"]
@@ -24,9 +27,11 @@ _API = "linearize(f, *primals)"
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """Calls `func` once, and keeps its derivative as a linear map of the tangents.
 
-    The pullback of `func` is linear in its cotangent, and the pullback of that, the transpose of
-    the transpose, is the derivative itself. Autograd records both while `linearize` runs; a call
-    of the map replays just the operators that tangents go through.
+    It runs `func` as `jvp` does, with the same rules and errors, while autograd records what is
+    done to the tangents. That is linear; its pullback is the transpose of the derivative, and the
+    pullback of that the derivative itself, of which a call replays just the operators that tangents
+    go through. What `func` computes under `torch.no_grad` is a constant to the map, as it is to
+    `grad`; to `jvp` it is not.
 
     Args:
         func: Takes `primals`, returns a tensor or a pytree of tensors of floating point or complex
@@ -41,13 +46,13 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
     Raises:
         ValueError: a primal is of integers.
         RuntimeError: a primal is not made of tensors, an output is of integers or not a tensor, or
-            tangents don't match the primals. An operator has no second derivative: `jvp` needs
-            none.
+            tangents don't match the primals. A rule for `jvp`, of a Function or an operator,
+            computes with tangents what autograd does not see.
 
     Complexity:
-        `linearize` itself: that of `func` and one backward pass, and memory for the intermediate
-        values of both as long as `jvp_fn` lives. Each call of `jvp_fn`: that of the tangents of a
-        `jvp`, without the function's own values.
+        `linearize` itself: that of a `jvp` and of a backward pass through its tangents, and memory
+        for what they are multiplied by as long as `jvp_fn` lives. Each call of `jvp_fn`: that of
+        the tangents of a `jvp`, without the function's own values.
 
     Example:
         >>> import torch
@@ -61,22 +66,36 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
     check_function("linearize", func)
     leaves, primals_spec = flatten(primals)
     check_primals(_API, leaves, primals)
-    transpose = _C.push_grad()
-    try:
-        level = _C.push_grad()
-        try:
-            inputs = _C.track(leaves)
-            outputs, output_spec = tensor_leaves(_API, func(*unflatten(inputs, primals_spec)))
-            check_differentiable(_API, outputs)
-            released = _C.release(level, outputs)
-        finally:
-            _C.pop(level)
+
+    def record(level: _C.Level) -> tuple[Any, ...]:
+        directions = _C.track([_direction(leaf) for leaf in leaves])
+        with linearizing():
+            result = push_forward(
+                _API,
+                lambda duals: func(*unflatten(duals, primals_spec)),
+                leaves,
+                directions,
+                has_aux=False,
+            )
+        check_differentiable(_API, result.primals)
+        pushed = [
+            torch.zeros_like(primal) if tangent is None else tangent
+            for primal, tangent in zip(result.primals, result.tangents, strict=True)
+        ]
+        released = _C.release(level, [*result.primals, *pushed])
+        return level, directions, pushed, released, result.spec
+
+    def transpose(transposed: _C.Level) -> tuple[Any, ...]:
+        level, directions, pushed, released, output_spec = _C.in_grad(None, record)
+        count = len(pushed)
         # The point doesn't matter: the pullback is linear.
-        cotangents = _C.track([torch.zeros_like(each) for each in released])
-        pulled = _C.pullback(level, outputs, inputs, cotangents, True)
-        output = unflatten(_C.release(transpose, released), output_spec)
-    finally:
-        _C.pop(transpose)
+        cotangents = _C.track([torch.zeros_like(each) for each in released[count:]])
+        with _overwriting():
+            pulled = _C.pullback(level, pushed, directions, cotangents, True)
+        output = unflatten(_C.release(transposed, released[:count]), output_spec)
+        return transposed, cotangents, pulled, output, output_spec
+
+    transposed, cotangents, pulled, output, output_spec = _C.in_grad(None, transpose)
 
     @opaque
     def jvp_fn(*tangents: Any) -> Any:
@@ -90,10 +109,36 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
             )
         for index, (primal, tangent) in enumerate(zip(leaves, tangent_leaves, strict=True)):
             _check_tangent(index, primal, tangent)
-        pushed = _C.pullback(transpose, pulled, cotangents, tangent_leaves, True)
-        return unflatten(pushed, output_spec)
+        return unflatten(
+            _C.pullback(transposed, pulled, cotangents, tangent_leaves, True), output_spec
+        )
 
     return output, jvp_fn
+
+
+@contextmanager
+def _overwriting() -> Iterator[None]:
+    """Says more about the error that a value was overwritten which the tape has saved."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{_API}: f overwrites in place a value that the derivative is computed from. Write "
+            f"into a clone() of it, or use functx.jvp: {error}"
+        ) from error
+
+
+def _direction(primal: Tensor) -> Tensor:
+    """A tangent for the tape to begin with, such that what depends on it is hardly ever zero."""
+    count: Any = primal.numel()
+    if type(primal) not in (Tensor, Parameter) or primal.layout is not torch.strided:
+        return torch.ones_like(primal)
+    if not isinstance(count, int):  # a symbol
+        return torch.ones_like(primal)
+    line = torch.linspace(0.6, 1.7, count, dtype=primal.dtype, device=primal.device)
+    return line.view(primal.shape)
 
 
 def _check_tangent(index: int, primal: Tensor, tangent: Any) -> None:

@@ -7,7 +7,7 @@ from _reference import autograd_grad, autograd_jacobian, basis, randn
 from torch.testing import assert_close
 
 import functx
-from functx import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from functx import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -51,6 +51,11 @@ def of_batch(f):
 def directional(f):
     """The derivative in the direction of ones."""
     return lambda x: jvp(f, (x,), (torch.ones_like(x),))[1]
+
+
+def linearized(f):
+    """The same, by a linear map."""
+    return lambda x: linearize(f, x)[1](torch.ones_like(x))
 
 
 # Name: the composition, which is given f and a batch, and what it should be.
@@ -123,6 +128,38 @@ COMPOSITIONS = {
     "jacfwd(vmap)": (
         lambda f, b: jacfwd(vmap(smooth(f)))(b).diagonal(dim1=0, dim2=2).movedim(-1, 0),
         lambda f, b: stacked(jacobian, f, b),
+    ),
+    "linearize": (
+        lambda f, b: linearized(smooth(f))(b[0]),
+        lambda f, b: jacobian(f, b[0]).sum(1),
+    ),
+    "vmap of jvp_fn": (
+        lambda f, b: vmap(linearize(smooth(f), b[0])[1])(b),
+        lambda f, b: b @ jacobian(f, b[0]).T,
+    ),
+    "vmap(linearize)": (
+        lambda f, b: vmap(linearized(smooth(f)))(b),
+        lambda f, b: stacked(jacobian, f, b).sum(2),
+    ),
+    "linearize(vmap)": (
+        lambda f, b: linearized(vmap(smooth(f)))(b),
+        lambda f, b: stacked(jacobian, f, b).sum(2),
+    ),
+    "linearize(grad)": (
+        lambda f, b: linearized(grad(loss(f)))(b[0]),
+        lambda f, b: hessian_matrix(f, b[0]).sum(1),
+    ),
+    "grad(linearize)": (
+        lambda f, b: grad(linearized(loss(f)))(b[0]),
+        lambda f, b: hessian_matrix(f, b[0]).sum(1),
+    ),
+    "jvp(linearize)": (
+        lambda f, b: directional(linearized(loss(f)))(b[0]),
+        lambda f, b: hessian_matrix(f, b[0]).sum(),
+    ),
+    "vmap(linearize(vmap(grad)))": (
+        lambda f, b: vmap(linearized(vmap(grad(loss(f)))))(b.view(2, 2, 3)).view(4, 3),
+        lambda f, b: stacked(hessian_matrix, f, b).sum(2),
     ),
     "hessian": (lambda f, b: hessian(loss(f))(b[0]), lambda f, b: hessian_matrix(f, b[0])),
     "vmap(hessian)": (

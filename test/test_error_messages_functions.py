@@ -200,13 +200,17 @@ mode.""",
     )
     fails(
         lambda F: F.functional_call(linear(), [1], (ones(2),)),
-        """ValueError: Expected all elements of parameter_and_buffer_dicts to be dictionaries""",
+        """\
+ValueError: functional_call(module, parameter_and_buffer_dicts, args, kwargs):
+Expected all elements of parameter_and_buffer_dicts to be dictionaries, got [<class
+'int'>]. Pass dicts of tensors by their names.""",
     )
     fails(
         lambda F: F.functional_call(linear(), ({"weight": ones(2, 2)},) * 2, (ones(2),)),
         """\
-ValueError: ['weight'] appeared in multiple dictionaries; behavior of functional call
-is ambiguous""",
+ValueError: functional_call(module, parameter_and_buffer_dicts, args, kwargs):
+['weight'] appeared in multiple dictionaries; behavior of functional call is
+ambiguous. Give each name in one of them.""",
     )
     fails(
         lambda F: F.stack_module_state([torch.nn.Linear(2, 2), torch.nn.Linear(3, 2)]),
@@ -217,12 +221,14 @@ and [2, 3] at entry 1""",
     fails(
         lambda F: F.functional_call(linear(), 3, (ones(2),)),
         """\
-ValueError: Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of
-dicts, but got <class 'int'>""",
+ValueError: functional_call(module, parameter_and_buffer_dicts, args, kwargs):
+Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got
+<class 'int'>. Pass dict(module.named_parameters()) or what looks like it.""",
     )
     fails(
         lambda F: F.functional_call(linear(), {"w": ones(2)}, (ones(2),), strict=True),
         """\
 RuntimeError: Error(s) in reparametrizing for Linear:         Unexpected key(s): 'w'.
-Missing key(s): 'bias', 'weight'.""",
+Missing key(s): 'bias', 'weight'. Give each parameter and buffer by its name in
+named_parameters() or named_buffers(), or call with strict=False.""",
     )

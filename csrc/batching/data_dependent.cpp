@@ -107,13 +107,6 @@ Batched bincount(const Batched& self, const Batched& weights, int64_t minlength)
 
 }  // namespace
 
-Tensor innermost_value(Tensor tensor) {
-  while (Wrapper* wrapper = as_wrapper(tensor)) {
-    tensor = wrapper->values()[0];
-  }
-  return tensor;
-}
-
 bool differs_between_examples(const Tensor& tensor) {
   Wrapper* wrapper = as_wrapper(tensor);
   if (wrapper == nullptr) {

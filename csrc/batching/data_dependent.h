@@ -4,11 +4,9 @@
 #include <string>
 
 #include "batching/batched_tensor.h"
+#include "core/tracked.h"
 
 namespace functx {
-
-// The plain tensor at the bottom, which holds the examples of all levels.
-Tensor innermost_value(Tensor tensor);
 
 // Whether a vmap of any level maps over `tensor`.
 bool differs_between_examples(const Tensor& tensor);

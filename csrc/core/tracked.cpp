@@ -4,6 +4,13 @@
 
 namespace functx {
 
+Tensor innermost_value(Tensor tensor) {
+  while (const Wrapper* wrapper = as_wrapper(tensor)) {
+    tensor = wrapper->values()[0];
+  }
+  return tensor;
+}
+
 bool is_tracked_below(const Tensor& tensor) {
   const Wrapper* wrapper = as_wrapper(tensor);
   if (wrapper == nullptr) {

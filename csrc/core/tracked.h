@@ -5,6 +5,9 @@
 
 namespace functx {
 
+// The plain tensor at the bottom, which holds the examples of all levels; of duals the primal.
+Tensor innermost_value(Tensor tensor);
+
 bool is_tracked(const Tensor& tensor);
 // Not counting its own stratum.
 bool is_tracked_below(const Tensor& tensor);

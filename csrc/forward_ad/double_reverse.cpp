@@ -2,15 +2,19 @@
 // most are that users define. A pullback u -> J^T u is linear, so that its own pullback is v -> J
 // v, whatever the u at which it was recorded.
 #include <ATen/SavedTensorHooks.h>
-#include <ATen/ops/ones_like.h>
+#include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/function.h>
+
+#include <optional>
 
 #include "batching/batched_tensor.h"
 #include "core/lift.h"
+#include "core/tracked.h"
 #include "forward_ad/boxed_duals.h"
 #include "forward_ad/conform.h"
 #include "forward_ad/fallback.h"
 #include "forward_ad/sharing.h"
+#include "forward_ad/transposition.h"
 #include "reverse_ad/tape.h"
 
 namespace functx {
@@ -71,20 +75,12 @@ void check_has_formula(const c10::OperatorHandle& op, const torch::jit::Stack& r
                               remedy);
 }
 
-Tensor base_value(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
-  if (wrapper == nullptr) {
-    return tensor;
-  }
-  return base_value(wrapper->values()[0]);
-}
-
 // A gradient of zero need not depend on the cotangents. All else does, though autograd may not see
 // it: because the formula leaves PyTorch, or detaches them.
 void check_recorded(const c10::OperatorHandle& op, const std::vector<Tensor>& gradients) {
   for (const Tensor& gradient : gradients) {
     TORCH_CHECK_NOT_IMPLEMENTED(
-        gradient.requires_grad() || base_value(gradient).count_nonzero().item<int64_t>() == 0,
+        gradient.requires_grad() || innermost_value(gradient).count_nonzero().item<int64_t>() == 0,
         "functx.jvp: ", op.operator_name(),
         " has no forward-mode derivative, and none can be had from its backward, since that "
         "computes with the gradients what autograd does not see.",
@@ -116,23 +112,39 @@ auto elaborating(const c10::OperatorHandle& op, const Differentiate& differentia
   }
 }
 
+// PyTorch's own formulas are linear.
+bool is_of_pytorch(const c10::OperatorHandle& op) {
+  return op.operator_name().name.starts_with("aten::");
+}
+
+std::vector<Tensor> probes(Probe kind, const std::vector<Tensor>& outputs) {
+  std::vector<Tensor> cotangents;
+  for (const Tensor& output : outputs) {
+    cotangents.push_back(probe(kind, output.sym_sizes(), output.scalar_type(), output.device()));
+  }
+  return cotangents;
+}
+
 // The primals of an operator and its pullback, recorded.
 struct Recording {
-  torch::jit::Stack results;       // as the operator returned them
-  std::vector<Tensor> outputs;     // those which autograd has recorded, handed out
-  std::vector<Tensor> inputs;      // primals of the arguments that have tangents
-  std::vector<Tensor> cotangents;  // of the outputs
-  std::vector<Tensor> gradients;   // of the inputs, from the cotangents
+  LevelPtr reverse;                 // where the operator was called
+  torch::jit::Stack results;        // as the operator returned them
+  std::vector<Tensor> raw_outputs;  // those which autograd has recorded
+  std::vector<Tensor> outputs;      // these, handed out
+  std::vector<Tensor> inputs;       // primals of the arguments that have tangents
+  std::vector<Tensor> cotangents;   // of the outputs
+  std::vector<Tensor> gradients;    // of the inputs, from the cotangents
+  // As it was before the pullback, if that has to show that it is linear.
+  std::optional<RandomState> random;
 };
 
 Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const LevelPtr& transpose,
-                 const torch::jit::Stack& arguments, const std::vector<Tensor>& primals) {
+                 const torch::jit::Stack& arguments, const std::vector<Tensor>& primals,
+                 bool checks) {
   Recording recording;
-  std::vector<Tensor> raw_outputs;
-  LevelPtr reverse;
   {
     const GradLevel grad;
-    reverse = grad.get();
+    recording.reverse = grad.get();
     recording.inputs = track(primals);
     auto next = recording.inputs.begin();
     recording.results = map_tensors(arguments, [&](const Tensor& tensor) {
@@ -141,26 +153,25 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
     });
     op.callBoxed(&recording.results);
     check_has_formula(op, recording.results);
-    Outside outside(*reverse);
+    Outside outside(*recording.reverse);
     visit_tensors(recording.results, [&](const Tensor& output) {
       if (output.requires_grad()) {
         TORCH_CHECK_NOT_IMPLEMENTED(output.layout() == at::kStrided,
                                     "functx.jvp: ", op.operator_name(),
                                     " returns a tensor of layout ", output.layout(),
                                     ", whose tangent can't be had from its backward.", remedy);
-        raw_outputs.push_back(output);
-        recording.outputs.push_back(release(*reverse, output, outside));
+        recording.raw_outputs.push_back(output);
+        recording.outputs.push_back(release(*recording.reverse, output, outside));
       }
     });
   }
-  std::vector<Tensor> ones;
-  for (const Tensor& output : recording.outputs) {
-    ones.push_back(at::ones_like(output));
+  recording.cotangents = track(probes(Probe::ToRecord, recording.outputs));
+  if (checks) {
+    recording.random.emplace(primals);
   }
-  recording.cotangents = track(ones);
   recording.gradients = elaborating(op, [&] {
-    return pullback(*reverse, raw_outputs, recording.inputs, recording.cotangents,
-                    /*retain_graph=*/true);
+    return pullback(*recording.reverse, recording.raw_outputs, recording.inputs,
+                    recording.cotangents, /*retain_graph=*/true);
   });
   check_recorded(op, recording.gradients);
   Outside outside(*transpose);
@@ -168,6 +179,27 @@ Recording record(const c10::OperatorHandle& op, const LevelPtr& level, const Lev
     output = release(*transpose, output, outside);
   }
   return recording;
+}
+
+// Runs the pullback once more, for `output_tangents` to be confirmed.
+void check_linear(const c10::OperatorHandle& op, Recording& recording,
+                  const std::vector<Tensor>& tangents, const std::vector<Tensor>& output_tangents) {
+  const at::NoGradGuard no_grad;
+  const auto recorded_at = probes(Probe::ToRecord, recording.outputs);
+  const auto others = probes(Probe::ToCompare, recording.outputs);
+  const std::vector<Tensor> gradients = elaborating(op, [&] {
+    recording.random->swap();
+    const auto afterwards = c10::make_scope_exit([&] { recording.random->swap(); });
+    return pullback(*recording.reverse, recording.raw_outputs, recording.inputs, others,
+                    /*retain_graph=*/false);
+  });
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      is_transpose(recording.gradients, tangents, recorded_at, output_tangents) &&
+          is_transpose(gradients, tangents, others, output_tangents),
+      "functx.jvp: ", op.operator_name(),
+      " has no forward-mode derivative, and none can be had from its backward, since that is not "
+      "linear in the gradients, or hides from autograd some of what it does with them.",
+      remedy);
 }
 
 // A constant that was lifted to a vmap level for the tape's sake need not stay there.
@@ -200,17 +232,21 @@ void differentiate_by_double_reverse(const c10::OperatorHandle& op, const LevelP
     primal = lift(primal, stratum);
   }
   const NoSavedTensorHooks no_hooks;
+  const bool checks = !is_of_pytorch(op) && has_numbers(primals) && has_numbers(tangents);
   LevelPtr transpose;
   Recording recording;
   {
     const GradLevel grad;
     transpose = grad.get();
-    recording = record(op, level, transpose, arguments, primals);
+    recording = record(op, level, transpose, arguments, primals, checks);
   }
   const std::vector<Tensor> output_tangents = elaborating(op, [&] {
     return pullback(*transpose, recording.gradients, recording.cotangents, tangents,
                     /*retain_graph=*/false);
   });
+  if (checks) {
+    check_linear(op, recording, tangents, output_tangents);
+  }
   const Lenders lenders(level, arguments);
   size_t next = 0;
   push_results(

@@ -20,9 +20,11 @@
 #include "python/births.h"
 #include "python/data_setter.h"
 #include "python/function_arguments.h"
+#include "python/instance_checks.h"
 #include "python/item_access.h"
 #include "python/jvp_rules.h"
 #include "python/rule_handle.h"
+#include "python/transposition.h"
 #include "reverse_ad/engine_call.h"
 #include "reverse_ad/tape.h"
 #include "reverse_ad/ties.h"
@@ -327,10 +329,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_item_access(m);
   bind_births(m);
   bind_data_setter(m);
+  bind_instance_checks(m);
   bind_rule_handles(m);
   bind_batching_rules(m);
   bind_jvp_rules(m);
   bind_function_arguments(m);
+  bind_transposition(m);
   m.def("operator_coverage", [] {
     return operator_coverage(
         [](const c10::OperatorHandle& op) { return find_boxed_batching_rule(op) != nullptr; });

@@ -14,6 +14,7 @@ import dis
 import functools
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
@@ -61,6 +62,11 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "make_functional": ("torch._functorch.make_functional", *_DEPRECATED),
     "make_functional_with_buffers": ("torch._functorch.make_functional", *_DEPRECATED),
     "combine_state_for_ensemble": ("torch._functorch.make_functional", *_DEPRECATED),
+    "functional_call": (
+        "torch.func",
+        "torch._functorch.functional_call",
+        "torch.nn.utils.stateless",
+    ),
 }
 
 # What PyTorch's warning about a function of functorch names, if not that of torch.func.
@@ -125,6 +131,8 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     "_set_vmap_fallback_enabled": (_C,),
     "_set_vmap_fallback_warning_enabled": (_C,),
     "_is_vmap_fallback_enabled": (_C,),
+    "_functional_call": ("torch.nn.utils.stateless",),
+    "_reparametrize_module": ("torch.nn.utils.stateless",),
 }
 
 
@@ -229,6 +237,7 @@ def _routed(ours: Function, theirs: Function) -> Function:
     call = _hooked_vmap.vmap if ours is functx.vmap else ours
     name = ours.__name__
     is_deprecated = theirs is getattr(deprecated, name, None)
+    notice = getattr(theirs, "__deprecated__", None)
     known_to_compiler = _known_to_compiler(name)
 
     @functools.wraps(ours)
@@ -237,6 +246,8 @@ def _routed(ours: Function, theirs: Function) -> Function:
             return theirs(*args, **kwargs)
         if is_deprecated:
             deprecated.warn_deprecated(name, SUCCESSORS.get(name))
+        if notice is not None:
+            warnings.warn(notice, FutureWarning, stacklevel=2)
         result = call(*args, **kwargs)
         if known_to_compiler is not None and callable(result):
             _compile_as(result, lambda *a, **k: known_to_compiler(*args, **kwargs)(*a, **k))

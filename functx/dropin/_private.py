@@ -21,6 +21,7 @@ from .. import _C
 from .._arguments import ArgNums, resolve_argnums, select, substitute
 from .._dims import InDims, OutDims, unbatch_outputs
 from .._inspection import debug_unwrap, outermost_level
+from ..functional_call import functional_call, replaced_state
 from ..grad import grad, grad_and_value
 from ..jvp import jvp
 from ..pytree import broadcast_prefix, flatten, unflatten
@@ -428,3 +429,19 @@ def _set_vmap_fallback_warning_enabled(enabled: bool) -> None:
 
 def _is_vmap_fallback_enabled() -> bool:
     return _C.loop_fallback_allowed()
+
+
+# ---- Modules ------------------------------------------------------------------------------------
+
+_functional_call = functional_call
+
+
+def _reparametrize_module(
+    module: torch.nn.Module,
+    parameters_and_buffers: dict[str, Tensor],
+    tie_weights: bool = False,
+    strict: bool = False,
+    stack_weights: bool = False,
+) -> contextlib.AbstractContextManager[None]:
+    # Ours restores in the order that `stack_weights` asks for, always.
+    return replaced_state(module, parameters_and_buffers, tie_weights=tie_weights, strict=strict)

@@ -1,0 +1,77 @@
+"""Checkpoints in a module that is called with other parameters are recomputed with those.
+
+A checkpoint that is not reentrant runs its function again in the backward pass, when the module has
+its own parameters back: the gradients would be those of a mixture, without a word. So a checkpoint
+that is made while some are replaced replaces them again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import checkpoint
+
+
+class _Replaced(threading.local):
+    """The modules whose state is replaced in this thread and what replaces it, the outer first."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[nn.Module, dict[str, Tensor]]] = []
+
+
+_replaced = _Replaced()
+
+
+@contextmanager
+def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
+    """While `module` has `values`: checkpoints that are made now are recomputed with them."""
+    if torch.compiler.is_compiling():  # which recomputes by other means
+        yield
+        return
+    _install()
+    _replaced.states.append((module, dict(values)))
+    try:
+        yield
+    finally:
+        _replaced.states.pop()
+
+
+def _install() -> None:
+    """Puts a class of ours in the place of what a checkpoint keeps; once, on first use."""
+    plain = checkpoint._CheckpointFrame
+    if issubclass(plain, _Marked):
+        return
+
+    class Frame(_Marked, plain):  # type: ignore[misc, valid-type]
+        def __init__(self, recompute_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            super().__init__(_with_state(recompute_fn), *args, **kwargs)
+
+    Frame.__name__ = Frame.__qualname__ = plain.__name__
+    setattr(checkpoint, "_CheckpointFrame", Frame)  # noqa: B010 - for mypy
+
+
+class _Marked:
+    """The class of PyTorch's that has been replaced derives from this."""
+
+
+def _with_state(recompute: Callable[..., Any]) -> Callable[..., Any]:
+    states = tuple(_replaced.states)
+    if not states:
+        return recompute
+
+    @wraps(recompute)
+    def recompute_with_state(*args: Any, **kwargs: Any) -> Any:
+        from .functional_call import replaced_state
+
+        with ExitStack() as stack:
+            for module, values in states:
+                stack.enter_context(replaced_state(module, dict(values)))
+            return recompute(*args, **kwargs)
+
+    return recompute_with_state
