@@ -20,11 +20,19 @@ import functx
 NOISE = 1e-4
 
 RANDOM = "a sample is a constant, and not a function of the parameters of its distribution"
+STATISTICS = (
+    "statistics that are saved for the backward pass, which has the derivative through them"
+)
 FACTORS = "max_norm scales rows in place, by factors that are taken for constants"
 
 # Zero where differences are not, in PyTorch and here, by definition.
 BY_DEFINITION = {
     "normal": RANDOM,
+    "_batch_norm_with_update": STATISTICS,
+    "_native_batch_norm_legit": STATISTICS,
+    "native_batch_norm": STATISTICS,
+    "native_group_norm": STATISTICS,
+    "native_layer_norm": STATISTICS,
     "nn.functional.embedding": FACTORS,
     "nn.functional.embedding_bag": FACTORS,
 }

@@ -66,7 +66,11 @@ def spherical_j0(x, times):
 
 
 def airy(x, times):
-    return mpmath.airyai(x, derivative=times)
+    """From Ai'' = x * Ai."""
+    if times < 2:
+        return mpmath.airyai(x, derivative=times)
+    before = airy(x, times - 3) if times > 2 else 0
+    return x * airy(x, times - 2) + (times - 2) * before
 
 
 ANYWHERE = [-2.5, -0.3, 0.0, 0.7, 3.1]
@@ -124,13 +128,15 @@ FAMILIES = {
 }
 
 
-def polynomial(name, n):
-    function, expression = getattr(special, name), FAMILIES[name](n, X)
+def polynomial(name, n, points=(-1.0, -0.6, 0.0, 0.35, 1.0, 1.3)):
+    """The one of a degree below zero is zero."""
+    function = getattr(special, name)
+    expression = FAMILIES[name](n, X) if n >= 0 else sympy.Integer(0)
 
     def exact(x, times):
         return sympy.diff(expression, X, times).subs(X, sympy.Rational(str(x)))
 
-    return Special(lambda x: function(x, n), exact, [-1.0, -0.6, 0.0, 0.35, 1.0, 1.3])
+    return Special(lambda x: function(x, n), exact, list(points))
 
 
 FUNCTIONS = BESSEL | {f"{name}, {n}": polynomial(name, n) for name in FAMILIES for n in (1, 4)}

@@ -15,13 +15,18 @@ Tensor infinite_at_zero(const Tensor& slope, const Tensor& x, double sign) {
   return slope.masked_fill(x.eq(0), sign * INFINITY);
 }
 
+// The degree of all elements. No level is to make it a wrapper of its own, which a pullback would
+// return.
+Tensor degree(const Tensor& x, const at::Scalar& n) {
+  const HideFrom all_levels;
+  return at::scalar_tensor(n, x.options().dtype(at::kLong));
+}
+
 template <class ByTensors, class ByDegree, class ByArgument, Polynomial family>
 void polynomial() {
   derivative<ByTensors, [](auto& x, auto& n) { return polynomial_derivative(x, n, family, 1); }>();
-  derivative<ByDegree, [](auto& x, auto& n) {
-    const Tensor degree = at::scalar_tensor(n, x.options().dtype(at::kLong));
-    return polynomial_derivative(x, degree, family, 1);
-  }>();
+  derivative<ByDegree,
+             [](auto& x, auto& n) { return polynomial_derivative(x, degree(x, n), family, 1); }>();
   // Constant in steps: the degree is rounded towards zero.
   nondifferentiable<ByArgument>();
 }

@@ -17,8 +17,10 @@
 namespace functx {
 namespace {
 
-// How much of each point is the first end, and the second.
+// How much of each point is the first end, and the second. They may be kept for a pullback, which
+// is to outlive the levels that are active now.
 std::pair<Tensor, Tensor> weights(const Tensor& points) {
+  const HideFrom all_levels;
   const auto dtype = c10::toRealValueType(points.scalar_type());
   const Tensor second = at::linspace(0, 1, points.size(0), points.options().dtype(dtype));
   return {ops::rsub_Scalar::call(second, 1, 1), second};
