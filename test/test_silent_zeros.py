@@ -344,9 +344,16 @@ def test_range_in_plain_pytorch_is_as_it_was():
             self.names += (func is torch.linspace, func is torch.logspace)
             return func(*args, **(kwargs or {}))
 
-    with Calls() as calls, torch.device("meta"):
-        assert torch.linspace(0, 1, 3).is_meta
+    with Calls() as calls:
+        torch.linspace(0, 1, 3)
+    with torch.device("meta"):
+        points = torch.linspace(0, 1, 3)
+    assert points.is_meta
     assert calls.names == (True, False)
+
+
+@pytest.mark.slow
+def test_range_in_a_compiled_function():
     compiled = torch.compile(lambda x: x + torch.linspace(0, 1, 3), backend="eager", fullgraph=True)
     assert_close(compiled(torch.ones(3)), 1 + torch.linspace(0, 1, 3))
 
@@ -480,6 +487,48 @@ def test_singular_values_of_least_squares(shape, driver):
     leaf = matrix.clone().requires_grad_()
     (expected,) = torch.autograd.grad(solution(leaf), leaf)
     assert_close(grad(both)(matrix), expected)
+
+
+# ---- weights of classes --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.nn.functional, "linear_cross_entropy"), reason="torch 2.13 brought it"
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_class_weights_of_chunked_cross_entropy(reduction):
+    sample = next(
+        s
+        for s in ENTRIES[
+            "nn.functional.linear_cross_entropy.chunked" + ("_none" if reduction == "none" else "")
+        ].sample_inputs("cpu", F64)
+    )
+    features, weight, target = sample.input, *sample.args[:2]
+    options = sample.kwargs["options"]
+    classes = torch.arange(1, weight.shape[0] + 1, dtype=F64).sqrt()
+    scale = torch.arange(1, len(target) + 1, dtype=F64) if reduction == "none" else 1
+
+    def loss(classes):
+        losses = torch.nn.functional.linear_cross_entropy(
+            features, weight, target, weight=classes, reduction=reduction, options=options
+        )
+        return (scale * losses).sum()
+
+    step = 1e-5
+    expected = torch.stack(
+        [
+            (loss(classes + e) - loss(classes - e)) / (2 * step)
+            for e in step * torch.eye(len(classes)).double()
+        ]
+    )
+    assert_close(grad(loss)(classes), expected, rtol=1e-6, atol=1e-8)
+    tangent = classes.cos()
+    assert_close(jvp(loss, (classes,), (tangent,))[1], expected @ tangent, rtol=1e-6, atol=1e-8)
+    batch = torch.stack([classes, classes])
+    twice = torch.stack([expected, expected])
+    assert_close(vmap(grad(loss))(batch), twice, rtol=1e-6, atol=1e-8)
+    total = lambda batch: vmap(loss)(batch).sum()
+    assert_close(grad(total)(batch), twice, rtol=1e-6, atol=1e-8)
 
 
 # ---- zeros that are none of our business ---------------------------------------------------------
