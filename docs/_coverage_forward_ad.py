@@ -32,8 +32,14 @@ BOTH_ZERO = f"{CONSTANT}zero forward, zero in reverse"
 
 
 def both_zero(results):
-    """Entries with a derivative that is zero in both modes."""
-    return [f"`{n}`" for n, r in results.items() if BOTH_ZERO in r["jvp", "functx"].skipped]
+    """Entries with a derivative that is zero in both modes and should not be."""
+    names = [f"`{n}`" for n, r in results.items() if BOTH_ZERO in r["jvp", "functx"].skipped]
+    return f"It is zero here too, for {', '.join(names)}." if names else "None is zero here."
+
+
+def beyond_pytorch(results):
+    """Entries that PyTorch has no derivative of."""
+    return [f"`{n}`" for n, r in results.items() if r["jvp", "functx"].beyond_pytorch]
 
 
 def refused(results):
@@ -97,9 +103,12 @@ floating-point tensor or PyTorch has no derivative of it.
 
 ## Constants
 
-PyTorch declares these not differentiable, though a derivative exists. It is zero in both modes:
+PyTorch takes these for constants, and drops their derivative without a word. functx has it, in both
+modes:
 
-{", ".join(both_zero(results))}.
+{", ".join(beyond_pytorch(results))}.
+
+{both_zero(results)}
 
 The derivative of these is PyTorch's by definition, in both modes, and not that of the function:
 

@@ -45,6 +45,7 @@ from . import (
     _indexing,
     _inspection,
     _opaque,
+    _ranges,
     _saved_tensors,
     batching_rules,
 )
@@ -98,6 +99,7 @@ _indexing.install()
 _control_flow.install()
 _inspection.install()
 _opaque.install()
+_ranges.install()
 _saved_tensors.install()
 batching_rules.install()
 _autograd_function.install()

@@ -54,6 +54,7 @@ class Outcome:
     """Counts of the cases, the operators that ran in a loop, and what went wrong."""
 
     right: int = 0
+    beyond_pytorch: int = 0  # of these, derivatives that PyTorch takes for zero
     wrong: list = dataclasses.field(default_factory=list)
     errors: list = dataclasses.field(default_factory=list)
     skipped: collections.Counter = dataclasses.field(default_factory=collections.Counter)

@@ -375,6 +375,10 @@ def sweep_constant(function, api, outcome, where):
     verdict = f"not differentiable in PyTorch: {ahead} forward, {back} in reverse"
     if (ahead, back) == ("right", "right"):
         outcome.right += 1
+        slopes = differences(function, numbers_like_all(function.inputs, 0.5))
+        outcome.beyond_pytorch += any(
+            s.where(smooth, 0).abs().gt(1e-5).any() for s, smooth in slopes
+        )
     elif "though" in ahead:
         outcome.errors.append(f"{where}: {verdict}")
     elif "wrong" in (ahead, back) or {ahead, back} == {"right", "zero"}:

@@ -25,11 +25,7 @@ struct Layer {
         linear_weight(arguments[1].toTensor().to(acc_dtype)),
         target(arguments[2].toTensor()),
         linear_bias(cast(arguments[3], acc_dtype)),
-        class_weight(cast(arguments[4], acc_dtype)) {
-    if (class_weight.has_value()) {
-      class_weight = class_weight->detach();  // the operators have no gradient for it
-    }
-  }
+        class_weight(cast(arguments[4], acc_dtype)) {}
 
   static std::optional<Tensor> cast(const c10::IValue& argument, at::ScalarType dtype) {
     return argument.isNone() ? std::nullopt : std::make_optional(argument.toTensor().to(dtype));
@@ -86,6 +82,34 @@ void with_gradients(const c10::OperatorHandle& op, const LevelPtr& level, Stack*
   push(wants_bias, [&] { return grad.sum(0); }, {0});
 }
 
+// The same as nll_loss, which has no derivative by the weights of the classes.
+Tensor negative_log_likelihood(const Layer& layer, int64_t reduction, const c10::SymInt& ignored) {
+  const Tensor scores = layer.log_probabilities();
+  if (!layer.class_weight.has_value()) {
+    return ops::nll_loss_nd::call(scores, layer.target, std::nullopt, reduction, ignored);
+  }
+  const Tensor is_ignored = ops::eq_Scalar::call(layer.target, ignored);
+  const Tensor classes = layer.target.masked_fill(is_ignored, 0);
+  const Tensor weights = layer.class_weight->index_select(0, classes).masked_fill(is_ignored, 0);
+  const Tensor chosen = scores.gather(1, classes.unsqueeze(1)).squeeze(1);
+  const Tensor losses = chosen.mul(weights).neg();
+  switch (reduction) {
+    case at::Reduction::None:
+      return losses;
+    case at::Reduction::Sum:
+      return losses.sum();
+    default:
+      return losses.sum().div(weights.sum());
+  }
+}
+
+// PyTorch's operators take the weights of the classes for constants.
+bool have_class_gradient(at::ArrayRef<c10::IValue> arguments) {
+  const c10::IValue& weight = arguments[4];
+  return weight.isTensor() &&
+         (as_wrapper(weight.toTensor()) != nullptr || weight.toTensor().requires_grad());
+}
+
 using Decompose = void (*)(Stack* stack, const Stack& arguments);
 
 // The gradients that are to be saved, which have no derivative, are left out: the tape records what
@@ -93,8 +117,7 @@ using Decompose = void (*)(Stack* stack, const Stack& arguments);
 void reduced(Stack* stack, const Stack& arguments) {
   const Layer layer(arguments, arguments[10].toScalarType());
   const Tensor loss =
-      ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
-                             reduction_of(arguments), arguments[6].toSymInt())
+      negative_log_likelihood(layer, reduction_of(arguments), arguments[6].toSymInt())
           .to(arguments[0].toTensor().scalar_type());
   stack->emplace_back(loss);
   for (const int64_t rank : {2, 2, 1}) {
@@ -106,8 +129,7 @@ void reduced(Stack* stack, const Stack& arguments) {
 void row_by_row(Stack* stack, const Stack& arguments) {
   const Layer layer(arguments, arguments[8].toScalarType());
   const Tensor losses =
-      ops::nll_loss_nd::call(layer.log_probabilities(), layer.target, layer.class_weight,
-                             at::Reduction::None, arguments[5].toSymInt());
+      negative_log_likelihood(layer, at::Reduction::None, arguments[5].toSymInt());
   stack->emplace_back(losses.to(arguments[0].toTensor().scalar_type()));
 }
 
@@ -119,14 +141,16 @@ void decomposed(const c10::OperatorHandle& op, Stack* stack) {
 
 template <Decompose decompose, bool under_vmap>
 void on_wrappers(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());
+  const size_t count = op.schema().arguments().size();
+  const auto operands = Operands::of_stack(*stack, count);
   Wrapper* top = operands.top();
   if (top == nullptr || yields_to_torch_func(operands, keys)) {
     run_boxed(traits_of(op), keys, stack);
     return;
   }
   check_alive(*top);
-  if (under_vmap || top->level()->transform == Transform::Jvp || gradients_nest()) {
+  if (under_vmap || top->level()->transform == Transform::Jvp || gradients_nest() ||
+      have_class_gradient(torch::jit::last(*stack, count))) {
     decomposed<decompose>(op, stack);
   } else {
     run_boxed(traits_of(op), keys, stack);
@@ -140,7 +164,8 @@ void on_plain_tensors(const c10::OperatorHandle& op, c10::DispatchKeySet keys, S
       std::any_of(arguments.begin(), arguments.end(), [](const c10::IValue& argument) {
         return argument.isTensor() && argument.toTensor().requires_grad();
       });
-  if (gradients_nest() && is_recorded_on_plain_tensors(requires_grad)) {
+  if ((gradients_nest() || have_class_gradient(arguments)) &&
+      is_recorded_on_plain_tensors(requires_grad)) {
     decomposed<decompose>(op, stack);
   } else {
     op.redispatchBoxed(keys & kBelowGradKey, stack);

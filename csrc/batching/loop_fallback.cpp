@@ -10,6 +10,7 @@
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
 #include "batching/loop_switches.h"
+#include "batching/warnings.h"
 #include "core/nested.h"
 #include "core/schema.h"
 
@@ -162,6 +163,8 @@ bool allow_loop(bool allowed) { return loop_allowed.exchange(allowed); }
 bool loop_is_allowed() { return loop_allowed; }
 
 void set_warning_sink(void (*sink)(const std::string&)) { warning_sink = sink; }
+
+void warn(const std::string& message) { warning_sink(message); }
 
 bool warn_on_loop(bool enabled) {
   warned.take();

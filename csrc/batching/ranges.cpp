@@ -27,7 +27,7 @@ Batched end_of(const LevelPtr& level, const c10::IValue& argument) {
     return {at::scalar_tensor(argument.toScalar()), false};
   }
   const Batched x = unwrap_batched(level, argument.toTensor());
-  return {x.value.detach(), x.is_batched};
+  return {x.value, x.is_batched};
 }
 
 // The arguments before `options_at` are the ends, the number of steps and, for logspace, the base.

@@ -24,13 +24,6 @@ FUNCTX_RULES(jvp_indices) {
                     ops::isin_Tensor_Tensor>();
 }
 
-// Which PyTorch takes for constants in reverse mode too.
-FUNCTX_RULES(jvp_ranges) {
-  nondifferentiable<ops::linspace_Tensor_Tensor, ops::linspace_Tensor_Scalar,
-                    ops::linspace_Scalar_Tensor, ops::logspace_Tensor_Tensor,
-                    ops::logspace_Tensor_Scalar, ops::logspace_Scalar_Tensor>();
-}
-
 // Samples, which PyTorch takes for constants whatever their distribution depends on.
 FUNCTX_RULES(jvp_normal) {
   nondifferentiable<ops::normal_Tensor_Tensor, ops::normal_Tensor_float,
