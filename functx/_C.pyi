@@ -176,20 +176,11 @@ def ask_for_library_rules(
 def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
     """A tensor of `level` with the batch dimension of its value at `dim`, if it has one."""
 
-@final
-class CarryingLevels:
-    """A context in which autograd's own threads see the levels of this one."""
+def call_outside(level: Level, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls `function`: what runs in it belongs to the levels outside of `level`."""
 
-    def __enter__(self) -> None: ...
-    def __exit__(self, *exception: object) -> None: ...
-
-@final
-class Hidden:
-    """A context manager: what runs in it belongs to the levels outside of `level`."""
-
-    def __init__(self, level: Level) -> None: ...
-    def __enter__(self) -> None: ...
-    def __exit__(self, *exception: object) -> None: ...
+def call_carrying_levels(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls `function`: autograd's own threads see the levels of this one in the meantime."""
 
 def transforms_of(arguments: tuple[Any, ...]) -> int:
     """Which transforms the tensors among arguments, and in lists and dicts there, are under.

@@ -287,8 +287,7 @@ def _batch(
         result = _use_vmap_rule(operation, level, args, values, batched)
         return operation.with_context(args, needs, result) if wants_context else result
     inner: Operation = BatchedOperation(operation, level, batched) if any(batched) else operation
-    with _C.Hidden(level):
-        result = _evaluate(inner, unflatten(values, spec), needs, wants_context)
+    result = _C.call_outside(level, _evaluate, inner, unflatten(values, spec), needs, wants_context)
     in_batch = inner if isinstance(inner, BatchedOperation) else None
     known = dict(zip(map(id, values), leaves, strict=True))
     context = result.context
@@ -322,8 +321,9 @@ def _use_vmap_rule(
     leaves, spec = flatten(args)
     in_dims = unflatten([0 if is_batched else None for is_batched in batched], spec)
     info = VmapInfo(level.batch_size, level.randomness)
-    with _C.Hidden(level):
-        returned = operation.function.vmap(info, in_dims, *unflatten(values, spec))
+    returned = _C.call_outside(
+        level, operation.function.vmap, info, in_dims, *unflatten(values, spec)
+    )
     output, out_dims = split_result(f"vmap staticmethod of {operation.name}", returned)
     outputs, output_spec = flatten(output)
     dims = broadcast_prefix(out_dims, output_spec)
@@ -359,7 +359,8 @@ def _push_forward(
     # PyTorch does not look for tensors to differentiate inside of other arguments.
     of_args = [by_leaf[id(arg)] if isinstance(arg, Tensor) else None for arg in args]
     has_tangent = any(tangent is not None for tangent in of_args)
-    with _C.Hidden(level):
+
+    def outside() -> tuple[Result, Sequence[Tensor | None], dict[int, Tensor | None]]:
         result = _evaluate(operation, unflatten(primals, spec), needs, wants_context or has_tangent)
         of_outputs: Sequence[Tensor | None] = [None] * len(result.outputs)
         if has_tangent:
@@ -370,6 +371,9 @@ def _push_forward(
             if wants_context and has_tangent
             else {}
         )
+        return result, of_outputs, of_context
+
+    result, of_outputs, of_context = _C.call_outside(level, outside)
     known = dict(zip(map(id, primals), leaves, strict=True))
     dirty = {id(t) for t in result.context.marked("dirty_tensors")} if result.context else set()
     outputs: list[Any] = []
@@ -419,8 +423,8 @@ def _tangents_of_context(
             f"neither an input nor an output, of which the derivative is not known. Return it as "
             f"an output as well."
         )
-    level = _C.push_jvp()
-    try:
+
+    def body(level: _C.Level) -> dict[int, Tensor | None]:
         with torch.random.fork_rng(devices=_devices(primals)):
             duals = [
                 p if t is None else _C.make_duals(level, (p,), (t,))[0]
@@ -430,8 +434,8 @@ def _tangents_of_context(
         assert again.context is not None
         _, found = _C.unpack_duals(level, [again.context.leaves()[index] for index in others])
         return dict(zip(others, found, strict=True))
-    finally:
-        _C.pop(level)
+
+    return _C.in_jvp(body)
 
 
 def _devices(leaves: Sequence[Any]) -> list[torch.device]:

@@ -45,8 +45,7 @@ def _with_seeds(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(outputs, gradients, *args, **kwargs)
         if transforms_of(outputs):
             gradients = _seeds(outputs, gradients, args[2])
-        with _C.CarryingLevels():
-            return run(outputs, gradients, *args, **kwargs)
+        return _C.call_carrying_levels(run, outputs, gradients, *args, **kwargs)
 
     return run_backward
 

@@ -6,9 +6,8 @@ examples of a batch. `functx/_autograd_function.py` decides which of their metho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from . import _C
 from ._once_differentiable import is_once_differentiable
 from ._transposition import check_on_tape, transpose
 from .pytree import flatten, unflatten
+
+T = TypeVar("T")
 
 
 class Context(FunctionCtx):
@@ -277,17 +278,13 @@ class BatchedOperation:
         self.batched_outputs: list[bool] = []
         self.batched_context: list[bool] = []
 
-    @contextmanager
-    def _level(self) -> Iterator[_C.Level]:
-        level = _C.push_vmap(self._batch_size, self._randomness)
-        try:
-            yield level
-        finally:
-            _C.pop(level)
+    def _in_level(self, body: Callable[[_C.Level], T]) -> T:
+        return _C.in_vmap(self._batch_size, self._randomness, body)
 
     def forward(self, args: tuple[Any, ...], needs: tuple[bool, ...]) -> Result:
         values, spec = flatten(args)
-        with self._level() as level:
+
+        def body(level: _C.Level) -> Result:
             wrapped = _C.wrap_batched(level, values, self._batched)
             pairs = zip(values, wrapped, self._batched, strict=True)
             examples = unflatten([w if is_batched else v for v, w, is_batched in pairs], spec)
@@ -295,8 +292,10 @@ class BatchedOperation:
             self._note_inputs(level, examples, result)
             outputs = self._unbatch_outputs(level, result)
             context = self._unbatch_context(level, examples, result, outputs)
-        _, spec = flatten(result.outputs)
-        return Result(unflatten(outputs, spec), result.is_tuple, context)
+            _, output_spec = flatten(result.outputs)
+            return Result(unflatten(outputs, output_spec), result.is_tuple, context)
+
+        return self._in_level(body)
 
     def _note_inputs(self, level: _C.Level, examples: tuple[Any, ...], result: Result) -> None:
         self._inputs = [
@@ -355,7 +354,7 @@ class BatchedOperation:
     def backward(
         self, context: Context, needs: tuple[bool, ...], gradients: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
-        with self._level() as level:
+        def body(level: _C.Level) -> list[Tensor | None]:
             results = self.operation.backward(
                 self._examples_of(level, context),
                 needs,
@@ -366,14 +365,18 @@ class BatchedOperation:
                 for result, of in zip(results, self._inputs, strict=True)
             ]
 
+        return self._in_level(body)
+
     def jvp(self, context: Context, tangents: Sequence[Tensor | None]) -> list[Tensor | None]:
-        with self._level() as level:
+        def body(level: _C.Level) -> list[Tensor | None]:
             flags = [of is not None and of[1] for of in self._inputs]
             results = self.operation.jvp(
                 self._examples_of(level, context), _C.wrap_batched(level, tangents, flags)
             )
             dims = [0 if is_batched else None for is_batched in self._outputs]
             return list(_C.unbatch(level, results, dims))
+
+        return self._in_level(body)
 
 
 def _gradient(level: _C.Level, result: Tensor, shape: torch.Size, is_batched: bool) -> Tensor:

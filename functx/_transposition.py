@@ -44,8 +44,8 @@ def transpose(
         RuntimeError: the backward can't be differentiated, or is not linear.
     """
     random = _C.RandomState(tangents) if _C.has_numbers(tangents) else None
-    level = _C.push_grad()
-    try:
+
+    def body(level: _C.Level) -> tuple[_C.Level, list[Tensor], MaybeTensors, MaybeTensors]:
         seeds = _C.track(_cotangents(probes, compares=False))
         with _no_hooks():
             results = _conform(backward(_in_places(probes, seeds)), tangents)
@@ -55,8 +55,9 @@ def transpose(
             others = [each.detach() for each in _C.track(_cotangents(probes, compares=True))]
             with _second_run(name, random):
                 again = _conform(backward(_in_places(probes, others)), tangents)
-    finally:
-        _C.pop(level)
+        return level, seeds, results, again
+
+    level, seeds, results, again = _C.in_grad(None, body)
     roots = [
         (result, tangent)
         for result, tangent in zip(results, tangents, strict=True)

@@ -184,7 +184,7 @@ Dual binary_cross_entropy_backward(const Dual& grad, const Dual& self, const Dua
   return conform(std::move(tangent), std::move(primal));
 }
 
-Tensor softplus(const Tensor& x) { return ops::softplus::call(x, 1, 20); }
+Tensor softplus_of(const Tensor& x) { return ops::softplus::call(x, 1, 20); }
 
 // weight * ((1 - target) * x + (1 + (pos_weight - 1) * target) * softplus(-x))
 Dual binary_cross_entropy_with_logits(const Dual& self, const Dual& target, const Dual& weight,
@@ -200,11 +200,11 @@ Dual binary_cross_entropy_with_logits(const Dual& self, const Dual& target, cons
   }
   if (target.has_tangent()) {
     const Tensor slope =
-        pos_weight.defined() ? pos_weight.primal.sub(1).mul(softplus(x.neg())).sub(x) : x.neg();
+        pos_weight.defined() ? pos_weight.primal.sub(1).mul(softplus_of(x.neg())).sub(x) : x.neg();
     terms = sum_of(std::move(terms), target.tangent.mul(slope));
   }
   if (pos_weight.has_tangent()) {
-    terms = sum_of(std::move(terms), pos_weight.tangent.mul(z).mul(softplus(x.neg())));
+    terms = sum_of(std::move(terms), pos_weight.tangent.mul(z).mul(softplus_of(x.neg())));
   }
   if (terms.defined() && weight.defined()) {
     terms = terms.mul(weight.primal);

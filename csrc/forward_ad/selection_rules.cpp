@@ -4,21 +4,22 @@
 namespace functx {
 namespace {
 
-Tensor gather(const Tensor& tangent, int64_t dim, const Tensor& indices) {
+Tensor gather_along(const Tensor& tangent, int64_t dim, const Tensor& indices) {
   return ops::gather::call(tangent, dim, indices, false);
 }
 
 // The chosen dim was reduced away unless `keepdim`.
 Tensor gather_reduced(const Tensor& tangent, int64_t dim, const Tensor& indices, bool keepdim) {
-  return keepdim || tangent.dim() == 0 ? gather(tangent, dim, indices)
-                                       : gather(tangent, dim, indices.unsqueeze(dim)).squeeze(dim);
+  return keepdim || tangent.dim() == 0
+             ? gather_along(tangent, dim, indices)
+             : gather_along(tangent, dim, indices.unsqueeze(dim)).squeeze(dim);
 }
 
 using Selection = std::tuple<Dual, Tensor>;
 
 Selection select(const Dual& self, std::tuple<Tensor, Tensor> selected, int64_t dim) {
   auto [values, indices] = std::move(selected);
-  Tensor tangent = gather(self.tangent, dim, indices);
+  Tensor tangent = gather_along(self.tangent, dim, indices);
   return {Dual{std::move(values), std::move(tangent)}, std::move(indices)};
 }
 
@@ -56,7 +57,7 @@ Selection running(const Dual& self, int64_t dim) {
 template <class Op, int64_t rank, class... Args>
 Selection pool(const Dual& self, Args... args) {
   auto [values, indices] = Op::call(self.primal, args...);
-  Tensor tangent = gather(self.tangent.flatten(-rank), -1, indices.flatten(-rank))
+  Tensor tangent = gather_along(self.tangent.flatten(-rank), -1, indices.flatten(-rank))
                        .view_symint(indices.sym_sizes());
   return {Dual{std::move(values), std::move(tangent)}, std::move(indices)};
 }
@@ -68,7 +69,7 @@ Dual max_pool1d(const Dual& self, Ints kernel, Ints stride, Ints padding, Ints d
                 bool ceil_mode) {
   auto [values, indices] =
       ops::max_pool1d_with_indices::call(self.primal, kernel, stride, padding, dilation, ceil_mode);
-  Tensor tangent = gather(self.tangent, -1, indices);
+  Tensor tangent = gather_along(self.tangent, -1, indices);
   return {std::move(values), std::move(tangent)};
 }
 

@@ -152,31 +152,20 @@ void write_tangent(const LevelPtr& level, const Tensor& dual,
   at_level<DualTensor>(dual, *level)->write_tangent(tangent.value_or(Tensor()));
 }
 
-// A context manager.
-class Hidden {
- public:
-  explicit Hidden(LevelPtr level) : level_(std::move(level)) {}
-  void enter() { scope_.emplace(*level_); }
-  void exit() { scope_.reset(); }
+// As for levels, code in Python has no part in entering and leaving.
+py::object call_outside(const LevelPtr& level, const py::object& function, const py::args& args) {
+  const HideFrom hidden(*level);
+  return function(*args);
+}
 
- private:
-  LevelPtr level_;
-  std::optional<HideFrom> scope_;
-};
-
-// A context manager: what is visible on this thread is so on those of autograd that work for it.
-class Carrying {
- public:
-  void enter() {
-    if (const auto levels = active_levels(); !levels.empty()) {
-      carried_.emplace(levels.vec());
-    }
+py::object call_carrying_levels(const py::object& function, const py::args& args,
+                                const py::kwargs& kwargs) {
+  std::optional<CarriedLevels> carried;
+  if (const auto levels = active_levels(); !levels.empty()) {
+    carried.emplace(levels.vec());
   }
-  void exit() { carried_.reset(); }
-
- private:
-  std::optional<CarriedLevels> carried_;
-};
+  return function(*args, **kwargs);
+}
 
 // Every call of every autograd.Function begins with this one: pybind11 would take most of its time.
 PyObject* transforms_of_arguments(PyObject*, PyObject* arguments) {
@@ -192,14 +181,8 @@ void bind_function_arguments(py::module_& m) {
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) {
     throw py::error_already_set();
   }
-  py::class_<Hidden>(m, "Hidden")
-      .def(py::init<LevelPtr>())
-      .def("__enter__", &Hidden::enter)
-      .def("__exit__", [](Hidden& hidden, const py::args&) { hidden.exit(); });
-  py::class_<Carrying>(m, "CarryingLevels")
-      .def(py::init<>())
-      .def("__enter__", &Carrying::enter)
-      .def("__exit__", [](Carrying& carrying, const py::args&) { carrying.exit(); });
+  m.def("call_outside", &call_outside);
+  m.def("call_carrying_levels", &call_carrying_levels);
   m.def("innermost_level_of",
         [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
   m.def("yields_to_torch_func", [](const py::tuple& leaves) {
