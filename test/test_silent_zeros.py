@@ -119,7 +119,7 @@ LARGE = torch.tensor([9.0, 13.0, 31.0, 80.0], dtype=F64)
 
 @pytest.mark.parametrize("derive", [forward, backward])
 @pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("name", BESSEL.keys() - {"bessel_y0", "bessel_y1"})
+@pytest.mark.parametrize("name", sorted(BESSEL.keys() - {"bessel_y0", "bessel_y1"}))
 def test_large_arguments(name, order, derive):
     case, f = BESSEL[name], BESSEL[name].function
     for _ in range(order):
