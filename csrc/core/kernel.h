@@ -15,6 +15,7 @@
 #include "core/autocast.h"
 #include "core/boxed.h"
 #include "core/captured.h"
+#include "core/empty_batch.h"
 #include "core/operands.h"
 #include "core/recording.h"
 #include "core/registry.h"
@@ -96,11 +97,18 @@ struct Kernel<Op, Result(Args...)> {
  private:
   static Result apply(typename Rules<Op>::Rule rule, const LevelPtr& level, Args... args) {
     const RuleScope scope(*level, /*autocasts=*/rule == nullptr);
-    if (rule == nullptr) {
-      static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
-      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(fallback, traits_of<Op>().handle,
+    const auto call = [&](const c10::BoxedKernel& kernel) -> Result {
+      return c10::impl::BoxedKernelWrapper<Result(Args...)>::call(kernel, traits_of<Op>().handle,
                                                                   c10::DispatchKeySet(kBackKey),
                                                                   std::forward<Args>(args)...);
+    };
+    if (rule == nullptr) {
+      static const auto fallback = c10::BoxedKernel::makeFromFunction<&boxed_kernel>();
+      return call(fallback);
+    }
+    if (has_no_examples(*level) && !takes_rule(traits_of<Op>().handle)) [[unlikely]] {
+      static const auto empty_batch = c10::BoxedKernel::makeFromFunction<&empty_batch_kernel>();
+      return call(empty_batch);
     }
     return rule(level, std::forward<Args>(args)...);
   }
