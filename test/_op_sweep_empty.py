@@ -98,7 +98,9 @@ def emptied_batch(tensors, choice, shift=0, size=0):
     for k, (x, flag) in enumerate(zip(tensors, choice, strict=True)):
         dim = position(x, shift + k) if flag else None
         dims.append(dim)
-        args.append(torch.stack([x] * max(size, 1), dim).narrow(dim, 0, size) if flag else x.clone())
+        args.append(
+            torch.stack([x] * max(size, 1), dim).narrow(dim, 0, size) if flag else x.clone()
+        )
     return args, tuple(dims)
 
 
@@ -130,9 +132,7 @@ def by_nested_vmap(call, sample, api):
         raise Skip("returns no tensor")
     everything = (True,) * len(sample.tensors)
     for outer, inner in (0, 2), (2, 0), (0, 0):
-        args = [
-            torch.stack([x.clone()] * 2).narrow(0, 0, inner) for x in sample.tensors
-        ]
+        args = [torch.stack([x.clone()] * 2).narrow(0, 0, inner) for x in sample.tensors]
         args = [torch.stack([x] * 2).narrow(0, 0, outer) for x in args]
         inside = functx.vmap(call, randomness="different")
         mapped = api.vmap(inside, randomness="different")
@@ -178,7 +178,7 @@ def by_vmap_of_jvp(call, sample, api):
                 full[k] = x
             return call(*full)
 
-        _, slopes = functx.jvp(of_numbers, [tensors[k] for k in numbers], tangents)
+        _, slopes = functx.jvp(of_numbers, tuple(tensors[k] for k in numbers), tangents)
         return slopes
 
     extended = [*sample.tensors, *(numbers_like(sample.tensors[k], k) for k in numbers)]
@@ -191,7 +191,9 @@ def by_vmap_of_jvp(call, sample, api):
 
 def by_vjp_of_vmap(call, sample, api):
     """The gradient of what all examples share is zero, and plain autograd finds the way to it."""
-    select, _ = differentiable_call(call, sample)
+    select, outputs = differentiable_call(call, sample)
+    count = len(sample.tensors)
+    plain(pullback_by_autograd(call, select, count), *sample.tensors, *outputs)
     numbers = [k for k, x in enumerate(sample.tensors) if is_differentiable(x)]
     for choice in choices(len(sample.tensors)):
         args, dims = emptied_batch(sample.tensors, choice)
@@ -249,7 +251,9 @@ def of_one_input(call, sample, with_select=True):
     k = smallest_first(sample.tensors)
     x = sample.tensors[k]
     outputs = [y for y in outputs if not y.is_complex()]
-    if x.is_complex() or len(outputs) != len(select(plain(call, *map(torch.clone, sample.tensors)))):
+    if x.is_complex() or len(outputs) != len(
+        select(plain(call, *map(torch.clone, sample.tensors)))
+    ):
         raise Skip("complex")
     if x.numel() > LARGEST or sum(y.numel() for y in outputs) > LARGEST:
         raise Skip("large")
@@ -345,7 +349,11 @@ def by_jvp(call, sample, api):
 
     inputs = tuple(sample.tensors[k] for k in numbers)
     tangents = tuple(map(torch.ones_like, inputs))
-    yield (), lambda: api.jvp(of_numbers, inputs, tangents)[1], [(y.shape, y.dtype) for y in outputs]
+    yield (
+        (),
+        lambda: api.jvp(of_numbers, inputs, tangents)[1],
+        [(y.shape, y.dtype) for y in outputs],
+    )
 
 
 def by_jacobian(transform, call, sample, api):
@@ -415,7 +423,7 @@ def sweep_cases(make, call, sample, api, outcome):
 
 def sweep(kind, op, limit, announce):
     """The outcome of `op`; calls `announce` with True before functx is at work, else with False."""
-    api = Announcing(lambda: announce(True))
+    api = Announcing(announce)
     outcome = Outcome()
     dtype = torch.float32 if torch.float32 in op.dtypes else min(op.dtypes, key=str)
     announce(False)

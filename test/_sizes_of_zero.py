@@ -108,10 +108,14 @@ def others():
     images = rand(2, 4, 4, 4)
     yield from under_all("group norm", lambda x: F.group_norm(x, 0), images)
     yield from under_all(
-        "native_group_norm", lambda x: aten.native_group_norm(x, None, None, 2, 4, 16, 0, 1e-5)[0], images
+        "native_group_norm",
+        lambda x: aten.native_group_norm(x, None, None, 2, 4, 16, 0, 1e-5)[0],
+        images,
     )
     yield from under_all("channel_shuffle", lambda x: aten.channel_shuffle(x, 0), images)
-    yield from under_all("native_channel_shuffle", lambda x: aten.native_channel_shuffle(x, 0), images)
+    yield from under_all(
+        "native_channel_shuffle", lambda x: aten.native_channel_shuffle(x, 0), images
+    )
     yield from under_all("pixel_shuffle", lambda x: F.pixel_shuffle(x, 0), images)
     yield from under_all("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 0), images)
     yield from under_all("avg_pool2d of no kernel", lambda x: F.avg_pool2d(x, 0), images)

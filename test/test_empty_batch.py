@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-import functx
 from functx import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 
@@ -90,7 +89,9 @@ def test_derivatives_have_the_shape_of_one_example(name):
     function, shape = FUNCTIONS[name]
 
     def total(x):
-        outputs = [y.abs() for y in leaves(function(x)) if y.dtype.is_floating_point or y.is_complex()]
+        outputs = [
+            y.abs() for y in leaves(function(x)) if y.dtype.is_floating_point or y.is_complex()
+        ]
         return sum(y.sum() for y in outputs)
 
     x, xs = well_conditioned(shape), none(*shape)
@@ -161,7 +162,9 @@ def test_an_infinite_derivative_times_nothing_is_zero(namespace):
 def test_results_that_no_example_touches_are_what_they_are():
     shared = torch.rand(3)
     batched, alone = vmap(
-        lambda x, y: (F.conv1d(x[None], y[None, None]), y.exp()), in_dims=(0, None), out_dims=(0, None)
+        lambda x, y: (F.conv1d(x[None], y[None, None]), y.exp()),
+        in_dims=(0, None),
+        out_dims=(0, None),
     )(none(5), shared)
     assert batched.shape == (0, 1, 3)
     assert_close(alone, shared.exp())

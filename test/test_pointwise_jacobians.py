@@ -3,6 +3,7 @@ sum: by jacrev, where only the cotangents are mapped, and by jacfwd and hessian,
 elements lie in memory and whatever library computes them."""
 
 import contextlib
+import re
 
 import pytest
 import torch
@@ -40,11 +41,17 @@ FUNCTIONS = {
     "prelu": lambda x: F.prelu(x, torch.full((3,), 0.25, dtype=x.dtype)),
     "threshold": lambda x: F.threshold(x, 0.1, 2.0),
 }
+# Not of one tensor alone, or not to a real number of the same dtype.
+NOT_UNARY = re.compile(
+    "frexp|prelu|threshold|mvlgamma|polygamma|^(bfloat16|double|float|half|cdouble|cfloat|chalf)$|fill"
+)
 UNARY = {
     name: entry.op
     for name, entry in ENTRIES.items()
-    if isinstance(entry, UnaryUfuncInfo) and entry.supports_autograd
+    if isinstance(entry, UnaryUfuncInfo) and entry.supports_autograd and not NOT_UNARY.search(name)
 }
+ABOVE_ONE = {"acosh"}
+NO_SECOND_DERIVATIVE_IN_PYTORCH = "hardsigmoid"  # which is zero
 
 SHAPE = (2, 3, 2, 2)
 LAYOUTS = {
@@ -71,9 +78,9 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-def example(layout, dtype):
-    """Numbers between 0.2 and 0.8, where all of these functions are smooth."""
-    x = 0.2 + 0.6 * torch.rand(SHAPE, dtype=torch.float64)
+def example(layout, dtype, name=""):
+    """Numbers between 0.2 and 0.8, where these functions are smooth, or between 1.2 and 1.8."""
+    x = 0.2 + (name in ABOVE_ONE) + 0.6 * torch.rand(SHAPE, dtype=torch.float64)
     return LAYOUTS[layout](x.to(dtype))
 
 
@@ -93,14 +100,14 @@ def check_jacobians(function, x):
         assert_close(jacobian(function)(x), expected, **TOLERANCES[x.dtype])
 
 
-def check_hessian(function, x):
+def check_hessian(name, function, x):
     """Of the sum of the values, each times a number of its own."""
     weights = torch.linspace(0.5, 1.5, x.numel(), dtype=x.dtype).reshape(x.shape)
     total = lambda x: (function(x) * weights).sum()
     leaf = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
     second = torch.zeros_like(x)
-    if gradient.requires_grad:
+    if gradient.requires_grad and NO_SECOND_DERIVATIVE_IN_PYTORCH not in name:
         second = torch.autograd.grad(gradient.sum(), leaf, materialize_grads=True)[0]
     assert_close(functx.hessian(total)(x), diagonal(second), **TOLERANCES[x.dtype])
 
@@ -119,13 +126,14 @@ def check_single_operands(function, x):
 
     for in_dims in (0, None), (None, 0), (0, 0):
         args = [a if d == 0 else a[1] for a, d in zip((xs, cotangents), in_dims, strict=True)]
-        rows = [[a if d is None else a[b] for a, d in zip(args, in_dims, strict=True)] for b in range(3)]
+        rows = [
+            [a if d is None else a[b] for a, d in zip(args, in_dims, strict=True)] for b in range(3)
+        ]
         expected = torch.stack([pull_plain(*row) for row in rows])
         assert_close(functx.vmap(pull, in_dims)(*args), expected, **TOLERANCES[x.dtype])
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize(("onednn", "count"), [(True, 1), (True, 2), (False, 1)])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -135,7 +143,7 @@ def test_activation(name, layout, dtype, onednn, count):
         check_jacobians(FUNCTIONS[name], x)
         check_single_operands(FUNCTIONS[name], x)
         if dtype != torch.bfloat16:
-            check_hessian(FUNCTIONS[name], x)
+            check_hessian(name, FUNCTIONS[name], x)
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -143,9 +151,9 @@ def test_unary(name):
     for dtype in torch.float64, torch.float32:
         if dtype in ENTRIES[name].dtypes:
             for layout in "contiguous", "channels_last":
-                x = example(layout, dtype)
+                x = example(layout, dtype, name)
                 check_jacobians(UNARY[name], x)
-                check_hessian(UNARY[name], x)
+                check_hessian(name, UNARY[name], x)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

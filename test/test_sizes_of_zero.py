@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from _sizes_of_zero import CASES
 
-
 SCRIPT = Path(__file__).with_name("_sizes_of_zero.py")
 
 
@@ -25,7 +24,9 @@ def outcomes():
             text=True,
         )
         lines = child.stdout.splitlines()
-        for said, then in zip(lines[::2], [*lines[1::2], f"dies: {child.returncode}"], strict=False):
+        for said, then in zip(
+            lines[::2], [*lines[1::2], f"dies: {child.returncode}"], strict=False
+        ):
             results[said.removeprefix("at ")] = then
         assert lines, child.stderr
         names = names[len(lines[::2]) :]
