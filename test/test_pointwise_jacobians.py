@@ -1,5 +1,5 @@
-"""The Jacobian of a function of single elements is diagonal, and the diagonal is the gradient of the
-sum: by jacrev, where only the cotangents are mapped, and by jacfwd and hessian, wherever the
+"""The Jacobian of a function of single elements is diagonal, and the diagonal is the gradient of
+the sum: by jacrev, where only the cotangents are mapped, and by jacfwd and hessian, wherever the
 elements lie in memory and whatever library computes them."""
 
 import contextlib

@@ -1,4 +1,4 @@
-"""No argument ends the process: what PyTorch or functx would divide by, and is zero, is an error."""
+"""No argument ends the process: what PyTorch or functx divides by, and is zero, is an error."""
 
 import re
 import subprocess
