@@ -11,7 +11,7 @@ import pytest
 from _derivative_exceptions import reason_to_refuse
 from _op_db import ENTRIES
 from _op_exceptions import REFUSED, Reason
-from _op_sweep_empty import EMPTY_BATCH, KINDS, Death, sweep_in_children
+from _op_sweep_empty import KINDS, Death, sweep_in_children
 
 # Whose shape is a question of what the examples are: there are none to answer it.
 OPEN = {"argwhere", "bincount", "masked_select", "nn.functional.one_hot", "nonzero"}
@@ -27,7 +27,7 @@ MEANT_FOR_ONE_SHAPE = Reason(
     "doesn't match the broadcast shape",
 )
 
-SHARDS = 4
+SHARDS = 2
 NAMES = sorted(name for name, op in ENTRIES.items() if op.dtypes)
 
 
@@ -64,12 +64,12 @@ def check(kind, names, limit):
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_vmap_of_one_sample(shard):
+def test_vmap(shard):
     check("vmap", NAMES[shard::SHARDS], 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(SHARDS))
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_few_samples(kind, shard):
-    check(kind, NAMES[shard::SHARDS], samples(3 if kind in EMPTY_BATCH else 4))
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_one_sample(kind, shard):
+    check(kind, NAMES[shard::SHARDS], samples(1))
