@@ -268,7 +268,7 @@ def of_one_input(call, sample, with_select=True):
 
 def jacobian_shapes(transform, x, outputs):
     twice = x.shape if transform == "hessian" else ()
-    of = (lambda y: x.dtype) if transform == "jacrev" else (lambda y: y.dtype)
+    of = (lambda y: y.dtype) if transform == "jacfwd" else (lambda y: x.dtype)
     return [((*y.shape, *x.shape, *twice), of(y)) for y in outputs]
 
 

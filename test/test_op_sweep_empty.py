@@ -19,6 +19,7 @@ NO_DERIVATIVE = Reason(
     "PyTorch has none, or none by this argument",
     "derivative for .* is not implemented|has no derivative|has no forward-mode derivative",
 )
+RANDOM = Reason("hessian takes no randomness=", "randomness error mode")
 # PyTorch's formulas leave the gradient out where there are no elements, or it is zero.
 UNUSED = Reason("a gradient of None, for zero", "appears to not have been used in the graph")
 UNUSED_BY_AUTOGRAD = {"fill", "histogram", "histogramdd", "linalg.householder_product", "ormqr"}
@@ -41,6 +42,8 @@ def reasons_for(kind, name):
         yield reason
     if kind == "vjp(vmap)" and name in UNUSED_BY_AUTOGRAD:
         yield UNUSED
+    if "hessian" in kind:
+        yield RANDOM
     if kind == "vjp(vmap)" and name == "clamp":
         yield MEANT_FOR_ONE_SHAPE
 
