@@ -110,13 +110,15 @@ def forward_jacobian(
 
         numels = [primal.numel() for primal in primals]
         total = sum(numels)
-        starts = range(0, max(total, 1), chunk_size or max(total, 1))
+        # Inputs without elements are differentiated along one tangent, which is left out again.
+        end = max(total, 1)
+        starts = range(0, end, chunk_size or end)
         same_numbers = RngSnapshot(primals) if randomness == "same" and len(starts) > 1 else None
         chunks = []
         for start in starts:
             if same_numbers is not None:
                 same_numbers.restore()
-            basis = standard_basis(primals, numels, start, min(start + starts.step, total))
+            basis = standard_basis(primals, numels, start, min(start + starts.step, end))
             chunks.append(_columns(transform, call, primals, basis, has_aux, randomness))
         result = chunks[0]
         blocks = [
@@ -168,6 +170,8 @@ def _blocks(
     if not chunks:  # the output is a constant, in every chunk alike
         return [constant_zeros(output, output.shape + primal.shape) for primal in primals]
     joined = chunks[0] if len(chunks) == 1 else torch.cat(chunks, -1)
+    if not any(numels):
+        joined = joined.narrow(-1, 0, 0)
     if len(primals) == 1:
         return [joined.view(output.shape + primals[0].shape)]
     return [

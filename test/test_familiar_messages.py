@@ -88,9 +88,6 @@ OPERATORS = {
     "converted to type .* without overflow": [
         lambda: vmap(torch.masked_fill)(x, x > 0, x[:, 0, 0] * 1j),
     ],
-    "fallback path does not support vmap over dims of size 0": [
-        lambda: vmap(torch._test_functorch_fallback)(x[:0], x[:0]),
-    ],
 }
 
 

@@ -7,9 +7,13 @@
 
 #include "attention/blocks.h"
 #include "attention/operators.h"
+#include "core/each_of.h"
 
 namespace functx {
 namespace {
+
+constexpr const char* kAttention =
+    "torch.nn.functional.scaled_dot_product_attention, which chooses a kernel that does.";
 
 // Kernels accumulate in float what they take in half precision.
 Tensor widened(const Tensor& tensor) {
@@ -22,7 +26,7 @@ Tensor repeated(const Tensor& tensor, const c10::SymInt& heads) {
     return tensor;
   }
   auto sizes = tensor.sym_sizes().vec();
-  sizes.insert(sizes.begin() + 2, heads / sizes[1]);
+  sizes.insert(sizes.begin() + 2, each_of(heads, sizes[1]));
   return tensor.unsqueeze(2).expand_symint(sizes).flatten(1, 2);
 }
 
@@ -68,6 +72,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_backward_with_mask(
   return std::tuple_cat(differentiable_backward(x, scoring), std::make_tuple(std::move(of_mask)));
 }
 
+void check_has_heads(const Tensor& query, const Tensor& key) {
+  TORCH_CHECK(
+      query.dim() != 4 || key.dim() != 4 || (query.sym_size(1) != 0 && key.sym_size(1) != 0),
+      "functx: the fused attention of the CPU takes no tensors without heads, but query has "
+      "shape ",
+      query.sym_sizes(), " and key ", key.sym_sizes(), ". Call ", kAttention);
+}
+
+void check_has_scores(const Tensor& query, const Tensor& key) {
+  check_has_heads(query, key);
+  TORCH_CHECK(
+      query.dim() != 4 || key.dim() != 4 || (query.sym_size(2) != 0 && key.sym_size(2) != 0),
+      "functx: the fused attention of the CPU takes no tensors without queries or keys, but "
+      "query has shape ",
+      query.sym_sizes(), " and key ", key.sym_sizes(), ". Call ", kAttention);
+}
+
 bool is_reduced(const Tensor& tensor) {
   return tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16;
 }
@@ -111,7 +132,7 @@ Tensor CanonicalAttention::gradient(const Tensor& canonical, const Tensor& like)
     return canonical;
   }
   const c10::SymInt heads = like.sym_size(1);
-  return canonical.unflatten_symint(1, {heads, canonical.sym_size(1) / heads}).sum(2);
+  return canonical.unflatten_symint(1, {heads, each_of(canonical.sym_size(1), heads)}).sum(2);
 }
 
 Tensor CanonicalAttention::mask(const Tensor& canonical, const Tensor& like) {

@@ -39,6 +39,11 @@ std::tuple<Tensor, Tensor, Tensor> differentiable_backward(const AttentionTensor
 std::tuple<Tensor, Tensor, Tensor, Tensor> differentiable_backward_with_mask(
     const AttentionTensors& x, const Scoring& scoring, bool wants_mask);
 
+// Raises where the CPU's kernels would divide by the number of heads, queries or keys, which is
+// zero; its backward takes no queries and no keys.
+void check_has_heads(const Tensor& query, const Tensor& key);
+void check_has_scores(const Tensor& query, const Tensor& key);
+
 // Whether the tensors of a call are rounded more coarsely than the formulas compute.
 bool is_reduced(const Tensor& tensor);
 

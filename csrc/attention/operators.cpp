@@ -299,7 +299,7 @@ Tensor fold(const Batched& x, int64_t batch_size, const c10::SymInt& items) {
 
 Tensor unfold(const Tensor& result, int64_t batch_size) {
   const int64_t rank = result.dim();
-  return result.unflatten(rank - 4, {batch_size, result.size(rank - 4) / batch_size})
+  return result.unflatten(rank - 4, {batch_size, each_of(result.size(rank - 4), batch_size)})
       .movedim(rank - 4, 0);
 }
 

@@ -43,6 +43,8 @@ std::tuple<Tensor, Tensor> multi_head_attention(const Tensor& query, const Tenso
                                                 const std::optional<Tensor>& mask,
                                                 bool need_weights, bool average_weights,
                                                 std::optional<int64_t> mask_type) {
+  TORCH_CHECK(heads > 0 && width % heads == 0, "functx: attention of width ", width,
+              " cannot be divided among num_heads=", heads, " heads");
   const auto of_heads = [&](const Tensor& input, int64_t place) {
     const Tensor projected =
         ops::linear::call(input, qkv_weight.narrow(0, place * width, width),

@@ -160,6 +160,7 @@ std::tuple<Tensor, Tensor> flash_for_cpu(const LevelPtr& level, const Tensor& qu
                                          bool is_causal, const std::optional<Tensor>& mask,
                                          std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_for_cpu;
+  check_has_scores(query, key);
   const AttentionCall call(level, query, key, value, mask);
   if (call.is_batched() && !fits(query, key, value, mask)) {
     return by_loop<Op>(query, key, value, dropout_p, is_causal, mask, scale);
@@ -183,6 +184,7 @@ std::tuple<Tensor, Tensor, Tensor> flash_for_cpu_backward(
     const Tensor& value, const Tensor& output, const Tensor& logsumexp, double dropout_p,
     bool is_causal, const std::optional<Tensor>& mask, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_for_cpu_backward;
+  check_has_heads(query, key);
   const AttentionCall call(level, grad, query, key, value, output, logsumexp, mask);
   if (call.is_batched() && (dropout_p > 0 || !fits(query, key, value, mask))) {
     return by_loop<Op>(grad, query, key, value, output, logsumexp, dropout_p, is_causal, mask,

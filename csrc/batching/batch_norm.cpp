@@ -1,6 +1,7 @@
 // Batch normalisation: statistics of each channel over one example's minibatch. The batch of vmap
 // joins the channels, so every example keeps statistics of its own.
 #include "batching/dims.h"
+#include "batching/empty_batch.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
 
@@ -96,6 +97,7 @@ Triple batch_norm(const Batched& input, const Batched& weight, const Batched& bi
     return {{result.to(output.scalar_type()), true}, {save_mean, false}, {save_invstd, false}};
   }
   const int64_t size = *common_batch_size({&input, &mean, &var});
+  check_any_examples(size);
   const auto folded_mean = fold_channels(mean, size);
   const auto folded_var = fold_channels(var, size);
   auto [output, save_mean, save_invstd] =
@@ -122,6 +124,7 @@ Triple batch_norm_backward(const Batched& grad, const Batched& input, const Batc
         optional_value(save_mean), optional_value(save_invstd), training, eps, mask);
     return {{grad_input, false}, {grad_weight, false}, {grad_bias, false}};
   }
+  check_any_examples(*size);
   const auto fold = [&](const Batched& x) { return fold_batch_into(ensure_batched(x, *size), 1); };
   auto [grad_input, grad_weight, grad_bias] = ops::native_batch_norm_backward::call(
       fold(grad), fold(input), fold_channels(weight, *size), fold_channels(mean, *size),
@@ -165,6 +168,7 @@ std::tuple<Batched, Batched, Batched, Batched, Batched> legit_functional(
             {new_mean, false},
             {new_var, false}};
   }
+  check_any_examples(*size);
   auto [output, save_mean, save_invstd, new_mean, new_var] =
       Op::call(fold_batch_into(ensure_batched(input, *size), 1), fold_channels(weight, *size),
                fold_channels(bias, *size), *fold_channels(mean, *size), *fold_channels(var, *size),

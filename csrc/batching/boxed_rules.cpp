@@ -2,6 +2,7 @@
 
 #include <unordered_map>
 
+#include "batching/empty_batch.h"
 #include "batching/functional_variants.h"
 #include "batching/rule.h"
 #include "core/registry.h"
@@ -37,8 +38,13 @@ void batch(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Sta
       library_rules(op, level, stack)) {
     return;
   }
-  const BoxedBatchingRule rule = find_boxed_batching_rule(op);
-  (rule != nullptr ? rule : loop_over_examples)(op, level, stack);
+  const BoxedBatchingRule found = find_boxed_batching_rule(op);
+  const BoxedBatchingRule rule = found != nullptr ? found : loop_over_examples;
+  if (level->batch_size == 0) [[unlikely]] {
+    batch_without_examples(rule, op, level, stack);
+    return;
+  }
+  rule(op, level, stack);
 }
 
 FUNCTX_RULES(batching_fallback) { set_fallback(Transform::Vmap, batch); }

@@ -35,16 +35,25 @@ struct Geometry {
   }
 };
 
+int64_t checked(const c10::SymInt& groups) {
+  const int64_t count = groups.guard_int(__FILE__, __LINE__);
+  TORCH_CHECK(count > 0,
+              "functx.vmap: expected groups of a convolution to be greater than 0, but "
+              "got groups=",
+              count);
+  return count;
+}
+
 // [B, .., g * n, ..] to [.., g * B * n, ..] at logical dimension `dim`: every group gets the
 // channels of all examples; and back.
 Tensor fold_into_groups(const Tensor& value, int64_t dim, int64_t groups) {
-  return value.unflatten(dim + 1, {groups, value.size(dim + 1) / groups})
+  return value.unflatten(dim + 1, {groups, each_of(value.size(dim + 1), groups)})
       .movedim(0, dim + 1)
       .flatten(dim, dim + 2);
 }
 
 Tensor unfold_from_groups(const Tensor& folded, int64_t dim, int64_t groups, int64_t batch_size) {
-  const int64_t each = folded.size(dim) / (groups * batch_size);
+  const int64_t each = each_of(folded.size(dim), groups * batch_size);
   return folded.unflatten(dim, {groups, batch_size, each})
       .movedim(dim + 1, 0)
       .flatten(dim + 1, dim + 2);
@@ -175,7 +184,7 @@ Batched weight_gradient(const Batched& grad, const Batched& input, const Batched
   const Tensor result =
       geometry.weight_gradient(fold_batch_into(grad.value, 1), fold_batch_into(input.value, 1),
                                weights.flatten(0, 1), groups * size);
-  return {result.unflatten(0, {size, result.size(0) / size}), true};
+  return {result.unflatten(0, {size, each_of(result.size(0), size)}), true};
 }
 
 Batched bias_gradient(const Batched& grad) {
@@ -189,8 +198,7 @@ Batched convolution(const Batched& input, const Batched& weight, const Batched& 
                     c10::SymIntArrayRef dilation, bool transposed,
                     c10::SymIntArrayRef output_padding, const c10::SymInt& groups) {
   return convolve(input, weight, bias,
-                  {stride, padding, dilation, transposed, output_padding,
-                   groups.guard_int(__FILE__, __LINE__)});
+                  {stride, padding, dilation, transposed, output_padding, checked(groups)});
 }
 
 Batched convolution_with_flags(const Batched& input, const Batched& weight, const Batched& bias,
@@ -220,8 +228,7 @@ std::tuple<Batched, Batched, Batched> convolution_backward(
         output_padding, groups, mask);
     return {{grad_input, false}, {grad_weight, false}, {grad_bias, false}};
   }
-  const Geometry geometry{stride,     padding,        dilation,
-                          transposed, output_padding, groups.guard_int(__FILE__, __LINE__)};
+  const Geometry geometry{stride, padding, dilation, transposed, output_padding, checked(groups)};
   return {mask[0] ? input_gradient(grad, input, weight, geometry) : Batched{},
           mask[1] ? weight_gradient(grad, input, weight, geometry) : Batched{},
           mask[2] ? bias_gradient(grad) : Batched{}};

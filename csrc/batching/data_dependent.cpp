@@ -90,8 +90,9 @@ Batched bincount(const Batched& self, const Batched& weights, int64_t minlength)
               "bincount: weights should be 1-d and have the same length as input");
   const Tensor numbers = ensure_batched(self, size).to(at::kLong);
   int64_t bins = minlength;
-  if (numbers.numel() > 0) {
-    TORCH_CHECK(innermost_value(numbers).min().item<int64_t>() >= 0,
+  const Tensor all_numbers = innermost_value(numbers);
+  if (all_numbers.numel() > 0) {
+    TORCH_CHECK(all_numbers.min().item<int64_t>() >= 0,
                 "bincount only supports 1-d non-negative integral inputs.");
     bins = common_count(numbers.amax(1).add(1).clamp_min(minlength), "bincount");
   }

@@ -71,7 +71,7 @@ Tensor fold_batch_into(const Tensor& value, int64_t dim) {
 }
 
 Tensor unfold_batch_from(const Tensor& folded, int64_t dim, int64_t batch_size) {
-  return folded.unflatten(dim, {batch_size, folded.size(dim) / batch_size}).movedim(dim, 0);
+  return folded.unflatten(dim, {batch_size, each_of(folded.size(dim), batch_size)}).movedim(dim, 0);
 }
 
 }  // namespace functx

@@ -5,6 +5,7 @@
 #include <ATen/core/DimVector.h>
 
 #include "batching/batched_tensor.h"
+#include "core/each_of.h"
 
 namespace functx {
 

@@ -15,7 +15,7 @@ inline Tensor fold_items(const Batched& x, int64_t batch_size) {
   return ensure_batched(x, batch_size).flatten(0, 1);
 }
 inline Tensor unfold_items(const Tensor& folded, int64_t batch_size) {
-  return folded.unflatten(0, {batch_size, folded.size(0) / batch_size});
+  return folded.unflatten(0, {batch_size, each_of(folded.size(0), batch_size)});
 }
 
 // As an operator takes it: none if undefined.

@@ -154,7 +154,7 @@ std::optional<Points> points_of(const LevelPtr& level, const Tensor& self,
   const Batched x = unwrap_batched(level, self);
   const Batched weights = detail::unpack(level, weight);
   const int64_t size = level->batch_size;
-  const int64_t count = self.numel() / coordinates;
+  const int64_t count = each_of(self.numel(), coordinates);
   const bool is_counted = self.scalar_type() == at::kFloat || self.scalar_type() == at::kDouble;
   const bool fits_weight = !weights.defined() || (weight->numel() == count &&
                                                   weight->scalar_type() == self.scalar_type());

@@ -9,6 +9,7 @@
 
 #include "batching/batched_tensor.h"
 #include "batching/boxed_rules.h"
+#include "batching/empty_batch.h"
 #include "batching/loop_switches.h"
 #include "batching/warnings.h"
 #include "core/nested.h"
@@ -97,11 +98,6 @@ void check_loopable(const c10::OperatorHandle& op, const LevelPtr& level,
         "Use the out-of-place operator instead, or make ",
         schema.arguments()[i].name(), " from a batched tensor x, for example by x.new_zeros(...).");
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(!any_batched || level->batch_size > 0,
-                              "functx.vmap: ", op.operator_name(),
-                              " has no batching rule. The fallback path does not support vmap over "
-                              "dims of size 0, for a loop over no examples has no result. Use a "
-                              "batch of at least one example.");
 }
 
 // Results of the examples, put together.
@@ -204,6 +200,11 @@ void loop_with(const std::function<void()>& before_example, const c10::OperatorH
   const bool any_batched = any_batched_at(level, arguments);
   if (any_batched) {
     looped.add(op);
+    if (level->batch_size == 0) {
+      stack->insert(stack->end(), arguments.begin(), arguments.end());
+      batch_one_made_up(op, level, stack);
+      return;
+    }
   }
   std::vector<torch::jit::Stack> results;
   const int64_t calls = any_batched ? level->batch_size : 1;

@@ -167,7 +167,8 @@ Triple group_norm(const Batched& input, const Batched& weight, const Batched& bi
 // [.., N, ...] as [.., N, group, C / group, space] of one example, summed over space.
 Batched sum_space(const Batched& x, const c10::SymInt& n, const c10::SymInt& c,
                   const c10::SymInt& space, int64_t group) {
-  const std::array<c10::SymInt, 4> shape{n, c10::SymInt(group), c / group, space};
+  const std::array<c10::SymInt, 4> shape{n, c10::SymInt(group), each_of(c, c10::SymInt(group)),
+                                         space};
   return {x.value.reshape_symint(physical_size(x, shape)).sum(-1), x.is_batched};
 }
 

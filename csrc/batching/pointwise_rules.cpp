@@ -35,11 +35,10 @@ FUNCTX_RULES(pointwise_activation) {
             ops::hardtanh, ops::hardsigmoid, ops::hardswish, ops::softplus, ops::softshrink,
             ops::hardshrink, ops::threshold, ops::log_sigmoid_forward>();
   pointwise<ops::relu_, ops::silu_, ops::elu_, ops::celu_, ops::leaky_relu_, ops::hardtanh_>();
-  pointwise<ops::tanh_backward, ops::sigmoid_backward, ops::threshold_backward, ops::gelu_backward,
-            ops::silu_backward, ops::mish_backward, ops::elu_backward, ops::leaky_relu_backward,
-            ops::hardtanh_backward, ops::hardsigmoid_backward, ops::hardswish_backward,
-            ops::softplus_backward, ops::softshrink_backward, ops::hardshrink_backward,
-            ops::log_sigmoid_backward, ops::logit_backward>();
+  pointwise<ops::tanh_backward, ops::sigmoid_backward, ops::threshold_backward, ops::silu_backward,
+            ops::mish_backward, ops::elu_backward, ops::leaky_relu_backward, ops::hardtanh_backward,
+            ops::hardsigmoid_backward, ops::hardswish_backward, ops::softplus_backward,
+            ops::softshrink_backward, ops::hardshrink_backward, ops::logit_backward>();
 }
 
 FUNCTX_RULES(pointwise_arithmetic) {

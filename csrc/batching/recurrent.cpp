@@ -139,8 +139,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_steps(const Tensor& input, const
   return {at::stack(outputs), h, c, input.new_empty({0}, at::TensorOptions().dtype(at::kByte))};
 }
 
-// PyTorch's operator has the gradient of all weights in one, for one minibatch, and no tangents:
-// it serves where neither is asked for.
+// PyTorch's operator has the gradient of all weights in one, for one minibatch, which may not be
+// empty, and no tangents: it serves where none of that is asked for.
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_layer_kernel(
     c10::DispatchKeySet keys, const Tensor& input, const Tensor& w_input, const Tensor& w_hidden,
     const Tensor& b_input, const Tensor& b_hidden, const Tensor& hx, const Tensor& cx, bool reverse,
@@ -156,7 +156,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_layer_kernel(
     };
     const bool is_minibatch = top->level()->transform == Transform::Vmap && !operands.taped() &&
                               !is_batched(w_input, w_hidden, b_input, b_hidden) &&
-                              is_batched(input, hx, cx);
+                              is_batched(input, hx, cx) && top->level()->batch_size > 0;
     if (!is_minibatch) {
       constexpr int64_t kLstm = 2;
       TORCH_CHECK(mode == kLstm, "mkldnn_rnn_layer: expected the mode of an LSTM, got ", mode);

@@ -22,9 +22,10 @@ Batched segment_reduce(const Batched& data, c10::string_view reduce, const Batch
                      optional_value(offsets), axis, unsafe, initial),
             false};
   }
+  // What is not unsafe looks for the least of all lengths.
   return {Op::call(ensure_batched(data, *size), reduce, spread(lengths, *size),
                    spread(indices, *size), spread(offsets, *size),
-                   physical_dim(axis, data.logical_dim(), true), unsafe, initial),
+                   physical_dim(axis, data.logical_dim(), true), unsafe || *size == 0, initial),
           true};
 }
 

@@ -91,6 +91,15 @@ Batched expand(const Batched& self, c10::SymIntArrayRef size, bool implicit) {
   return {align_rank(self, rank).expand_symint(physical_size(self, size), implicit), true};
 }
 
+// The size of the value, where -1 stands for what is left in an example, also if there is none.
+c10::SymDimVector viewed_size(const Batched& x, c10::SymIntArrayRef size) {
+  if (!x.is_batched || x.value.sym_numel() != 0) {
+    return physical_size(x, size);
+  }
+  const auto example = x.value.sym_sizes().slice(1);
+  return physical_size(x, at::infer_size_dv(size, c10::multiply_integers(example)));
+}
+
 bool has_view(const Tensor& value, c10::SymIntArrayRef size) {
   return at::detail::computeStride(value.sym_sizes(), value.sym_strides(),
                                    at::infer_size_dv(size, value.sym_numel()))
@@ -109,7 +118,7 @@ void deinterleave(const LevelPtr& level, const Tensor& self) {
 // In a size to view, -1 stands for what is left: not for the batch dimension.
 Tensor view(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size) {
   Batched x = unwrap_batched(level, self);
-  const auto physical = physical_size(x, size);
+  const auto physical = viewed_size(x, size);
   if (x.is_batched && !x.value.is_contiguous() && x.value.has_storage() &&
       x.value.storage().use_count() == 1 && !has_view(x.value, physical)) {
     deinterleave(level, self);
@@ -128,13 +137,13 @@ Batched view_dtype(const Batched& self, at::ScalarType dtype) {
 // The caller knows that an example is contiguous; the batch need not be.
 Batched unsafe_view(const Batched& self, c10::SymIntArrayRef size) {
   return {self.is_batched && !self.value.is_contiguous()
-              ? self.value.reshape_symint(physical_size(self, size))
-              : ops::_unsafe_view::call(self.value, physical_size(self, size)),
+              ? self.value.reshape_symint(viewed_size(self, size))
+              : ops::_unsafe_view::call(self.value, viewed_size(self, size)),
           self.is_batched};
 }
 
 Batched reshape_alias(const Batched& self, c10::SymIntArrayRef size, c10::SymIntArrayRef) {
-  return {self.value.reshape_symint(physical_size(self, size)), self.is_batched};
+  return {self.value.reshape_symint(viewed_size(self, size)), self.is_batched};
 }
 
 Batched diagonal(const Batched& self, int64_t offset, int64_t dim1, int64_t dim2) {

@@ -15,6 +15,7 @@
 #include "core/autocast.h"
 #include "core/boxed.h"
 #include "core/captured.h"
+#include "core/empty_batch.h"
 #include "core/operands.h"
 #include "core/recording.h"
 #include "core/registry.h"
@@ -157,6 +158,10 @@ struct Kernel<Op, Result(Args...)> {
     const RuleScope scope(*level, /*autocasts=*/rule == nullptr);
     if (rule == nullptr) {
       return call_boxed<&boxed_kernel>(c10::DispatchKeySet(kBackKey), std::forward<Args>(args)...);
+    }
+    if (has_no_examples(*level) && !takes_rule(traits_of<Op>().handle)) [[unlikely]] {
+      return call_boxed<&empty_batch_kernel>(c10::DispatchKeySet(kBackKey),
+                                             std::forward<Args>(args)...);
     }
     return rule(level, std::forward<Args>(args)...);
   }

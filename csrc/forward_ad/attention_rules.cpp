@@ -169,6 +169,7 @@ std::tuple<Dual, Dual> flash_for_cpu(const Dual& query, const Dual& key, const D
                                      std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_for_cpu;
   check_dropout(dropout_p);
+  check_has_scores(query.primal, key.primal);
   const Inputs inputs{query, key, value, mask};
   const auto scoring = scoring_from_start(query.primal, is_causal, scale);
   return with_tangents(inputs, scoring,
@@ -184,6 +185,7 @@ std::tuple<Dual, Dual, Dual> flash_for_cpu_backward(const Dual& grad, const Dual
                                                     double dropout_p, bool is_causal,
                                                     const Dual& mask, std::optional<double> scale) {
   using Op = ops::_scaled_dot_product_flash_attention_for_cpu_backward;
+  check_has_heads(query.primal, key.primal);
   return gradients_with_tangents({query, key, value, mask}, grad, output, logsumexp, dropout_p,
                                  scoring_from_start(query.primal, is_causal, scale), [&] {
                                    return Op::call(grad.primal, query.primal, key.primal,

@@ -1,6 +1,7 @@
 // Softmax, and normalization by mean and variance. The Jacobian of normalization alone, before
 // weight and bias, is symmetric, and so is that of softmax: the backward operator, which is one
 // fused pass, serves forward mode as well.
+#include "core/each_of.h"
 #include "core/statistics.h"
 #include "forward_ad/families.h"
 #include "reverse_ad/recordable.h"
@@ -235,7 +236,7 @@ struct GroupNorm {
   }
   // Every group in a row of its own.
   Tensor rows(const Tensor& t) const {
-    return t.reshape_symint({n, c10::SymInt(groups), c / groups * pixels});
+    return t.reshape_symint({n, c10::SymInt(groups), each_of(c, c10::SymInt(groups)) * pixels});
   }
   Tensor normalized() const {
     return rows(input).sub(mean.unsqueeze(-1)).mul(rstd.unsqueeze(-1)).view_as(input);

@@ -1,0 +1,78 @@
+"""Every operator of PyTorch's `op_db` on batches of no examples and on examples of no elements.
+
+Each kind of sweep runs in child processes, of which one that ends is a failure that names the
+operator. FUNCTX_SWEEP_SAMPLES=n takes up to n samples of each operator, 0 all that there are.
+"""
+
+import os
+import re
+
+import pytest
+from _derivative_exceptions import reason_to_refuse
+from _op_db import ENTRIES
+from _op_exceptions import REFUSED, Reason
+from _op_sweep_empty import KINDS, Death, sweep_in_children
+
+# Whose shape is a question of what the examples are: there are none to answer it.
+OPEN = {"argwhere", "bincount", "masked_select", "nn.functional.one_hot", "nonzero"}
+NO_DERIVATIVE = Reason(
+    "PyTorch has none, or none by this argument",
+    "derivative for .* is not implemented|has no derivative|has no forward-mode derivative",
+)
+RANDOM = Reason("hessian takes no randomness=", "randomness error mode")
+# PyTorch's formulas leave the gradient out where there are no elements, or it is zero.
+UNUSED = Reason("a gradient of None, for zero", "appears to not have been used in the graph")
+UNUSED_BY_AUTOGRAD = {"fill", "histogram", "histogramdd", "linalg.householder_product", "ormqr"}
+MEANT_FOR_ONE_SHAPE = Reason(
+    "plain autograd's formula, on a bound with a dimension more than the tensor",
+    "doesn't match the broadcast shape",
+)
+
+SHARDS = 2
+NAMES = sorted(name for name, op in ENTRIES.items() if op.dtypes)
+
+
+def samples(count):
+    return int(os.environ.get("FUNCTX_SWEEP_SAMPLES", count)) or None
+
+
+def reasons_for(kind, name):
+    yield NO_DERIVATIVE
+    if reason := REFUSED.get(name) or reason_to_refuse(kind, name):
+        yield reason
+    if kind == "vjp(vmap)" and name in UNUSED_BY_AUTOGRAD:
+        yield UNUSED
+    if "hessian" in kind:
+        yield RANDOM
+    if kind == "vjp(vmap)" and name == "clamp":
+        yield MEANT_FOR_ONE_SHAPE
+
+
+def complaints(kind, results):
+    for name, outcome in results.items():
+        if isinstance(outcome, Death):
+            if outcome.in_functx:
+                yield f"{name}: {outcome.signal}"
+            continue
+        if name in OPEN:
+            continue
+        yield from (f"{name}: {error}" for error in outcome.wrong)
+        for error in outcome.errors:
+            if not any(re.search(reason.message, error) for reason in reasons_for(kind, name)):
+                yield f"{name}: {error}"
+
+
+def check(kind, names, limit):
+    assert not list(complaints(kind, sweep_in_children(kind, names, limit)))
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_vmap(shard):
+    check("vmap", NAMES[shard::SHARDS], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_one_sample(kind, shard):
+    check(kind, NAMES[shard::SHARDS], samples(1))
