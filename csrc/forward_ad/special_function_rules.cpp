@@ -11,12 +11,7 @@ Dual polygamma(int64_t n, const Dual& self) {
           self.tangent.mul(ops::polygamma::call(n + 1, self.primal))};
 }
 
-// The limit at zero is a half for both Bessel functions of order one.
-Tensor i1(const Tensor& t, const Tensor& x, const Tensor& y) {
-  const Tensor at_zero = x.eq(0);
-  return t.mul(x.i0().sub(y.div(x)).masked_fill(at_zero, 0.5));
-}
-
+// The limit at zero is a half.
 Tensor i1e(const Tensor& t, const Tensor& x, const Tensor& y) {
   const Tensor slope = ops::special_i0e::call(x).sub(y.mul(x.sgn().add(x.reciprocal())));
   return t.mul(slope.masked_fill(x.eq(0), 0.5));
@@ -93,7 +88,6 @@ FUNCTX_RULES(jvp_gamma) {
 FUNCTX_RULES(jvp_bessel) {
   elementwise<ops::i0, [](auto& t, auto& x, auto&) { return t.mul(ops::special_i1::call(x)); }>();
   elementwise<ops::special_i0e, i0e>();
-  elementwise<ops::special_i1, i1>();
   elementwise<ops::special_i1e, i1e>();
 }
 
