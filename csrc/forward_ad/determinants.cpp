@@ -42,20 +42,21 @@ double smallest_size(const Tensor& matrix, int64_t order) {
   return order < 2 ? std::numeric_limits<double>::min() : 100 * epsilon(matrix);
 }
 
+// One of `count` determinants in a row, by the factors, which are `stride` apart.
 template <class Number>
-bool any_singular(const Tensor& det, const Tensor& lu, double ratio, double size) {
-  const int64_t n = lu.size(-1);
-  const int64_t row = lu.stride(-2) + lu.stride(-1);
+bool any_singular(const Tensor& det, const Tensor& lu, int64_t count, int64_t stride, double ratio,
+                  double size) {
   const auto* value = det.const_data_ptr<Number>();
   const auto* factors = lu.const_data_ptr<Number>();
-  for (int64_t i = 0; i < lu.size(0); ++i) {
+  const int64_t n = lu.size(-1), row = lu.stride(-2) + lu.stride(-1);
+  for (int64_t i = 0; i < count; ++i) {
     double smallest = INFINITY, largest = 0;
     for (int64_t k = 0; k < n; ++k) {
-      const double pivot = std::abs(factors[i * lu.stride(0) + k * row]);
+      const double pivot = std::abs(factors[i * stride + k * row]);
       smallest = std::min(smallest, pivot);
       largest = std::max(largest, pivot);
     }
-    const double result = std::abs(value[i * det.stride(0)]);
+    const double result = std::abs(value[i]);
     if (std::isfinite(result) && (smallest <= ratio * largest || result < size)) {
       return true;
     }
@@ -65,17 +66,24 @@ bool any_singular(const Tensor& det, const Tensor& lu, double ratio, double size
 
 // Whether a derivative of this order of one of the determinants would be wrong. `lu` are factors.
 bool any_singular(const Tensor& det, const Tensor& lu, int64_t order) {
-  const Tensor numbers = plain_value(lu);
-  if (!has_numbers(numbers) || numbers.numel() == 0) {
+  Tensor factors = plain_value(lu), results = plain_value(det);
+  if (!has_numbers(factors) || factors.numel() == 0) {
     return false;
   }
-  const auto readable = [](const Tensor& x) { return x.is_cpu() ? x.detach() : x.detach().cpu(); };
-  const Tensor results = readable(plain_value(det)).reshape(-1);
-  const Tensor factors = readable(numbers);
-  const Tensor stack = factors.dim() == 2 ? factors.unsqueeze(0) : factors.flatten(0, -3);
-  return AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES(stack.scalar_type(), "det", [&] {
-    return any_singular<scalar_t>(results, stack, smallest_ratio(numbers, order),
-                                  smallest_size(numbers, order));
+  if (!factors.is_cpu()) {
+    factors = factors.detach().cpu();
+    results = results.detach().cpu();
+  }
+  if (!results.is_contiguous()) {
+    results = results.detach().contiguous();
+  }
+  if (factors.dim() > 3) {
+    factors = factors.detach().flatten(0, -3);
+  }
+  return AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES(factors.scalar_type(), "det", [&] {
+    return any_singular<scalar_t>(results, factors, results.numel(),
+                                  factors.dim() == 3 ? factors.stride(0) : 0,
+                                  smallest_ratio(factors, order), smallest_size(factors, order));
   });
 }
 

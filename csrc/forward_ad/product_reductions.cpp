@@ -137,7 +137,8 @@ bool is_right(const Tensor& self, const Tensor& product, int64_t count) {
   if (!can_be_read(plain) || !can_be_read(result)) {
     return active_derivatives() < 2 || !has_numbers(plain);
   }
-  if (sizes_of(result).any_zero || !result.isfinite().all().item<bool>()) {
+  const Sizes sizes = sizes_of(result);
+  if (sizes.any_zero || sizes.any_infinite) {
     return false;
   }
   return plain.is_same(self) || !may_overflow(plain, count);

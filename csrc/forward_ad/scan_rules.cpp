@@ -97,6 +97,9 @@ FUNCTX_RULES(jvp_scans) {
   dual_rule<ops::logcumsumexp, logcumsumexp>();
 }
 
-FUNCTX_RULES(gradients_of_scans) { recordable<ops::cumprod_backward, recorded_cumprod_gradient>(); }
+FUNCTX_RULES(gradients_of_scans) {
+  recordable<ops::cumprod_backward, recorded_cumprod_gradient>();
+  recordable<ops::logcumsumexp, recorded_logcumsumexp>();
+}
 
 }  // namespace functx

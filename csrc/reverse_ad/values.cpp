@@ -30,14 +30,18 @@ bool can_be_read(const Tensor& plain) {
 
 Sizes sizes_of(const Tensor& plain) {
   Sizes sizes;
-  const Tensor values = plain.detach().contiguous();
+  const Tensor values = plain.is_contiguous() ? plain : plain.detach().contiguous();
   AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(
       at::kHalf, at::kBFloat16, values.scalar_type(), "sizes_of", [&] {
         const auto* entry = values.const_data_ptr<scalar_t>();
-        for (int64_t i = 0; i < values.numel(); ++i) {
+        const int64_t count = values.numel();
+        for (int64_t i = 0; i < count; ++i) {
           const auto size = static_cast<double>(std::abs(entry[i]));
-          sizes.any_zero = sizes.any_zero || size == 0;
-          if (size > 0 && std::isfinite(size)) {
+          if (size == 0) {
+            sizes.any_zero = true;
+          } else if (!std::isfinite(size)) {
+            sizes.any_infinite = true;
+          } else {
             sizes.smallest = std::min(sizes.smallest, size);
             sizes.largest = std::max(sizes.largest, size);
           }

@@ -19,10 +19,10 @@ bool has_numbers(const Tensor& plain);
 bool can_be_read(const Tensor& plain);
 
 // The smallest and the largest absolute value of those that are neither zero nor infinite, and
-// whether there are zeros.
+// whether there are others.
 struct Sizes {
   double smallest = INFINITY, largest = 0;
-  bool any_zero = false;
+  bool any_zero = false, any_infinite = false;
 };
 
 // Of a tensor that can be read.
