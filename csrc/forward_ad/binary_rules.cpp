@@ -70,7 +70,8 @@ Tensor pow_scalar(const Tensor& t, const Tensor& x, const Tensor&, const at::Sca
 }
 
 Tensor by_base(const Tensor& t, const Tensor&, const Tensor& base, const Tensor& exponent) {
-  return t.mul(exponent.mul(base.pow(exponent.sub(1))).masked_fill(exponent.eq(0), 0));
+  // The power of a constant has no slope, not even an infinite one times zero.
+  return t.mul(exponent.mul(base.masked_fill(exponent.eq(0), 1).pow(exponent.sub(1))));
 }
 
 // Where zero to this power is constant.

@@ -53,11 +53,13 @@ struct Recorded : torch::autograd::Function<Recorded<Norm>> {
 
   // `mask` tells what is asked for, and then what there is.
   static List forward(Context* context, const Tensor& grad, const Tensor& input,
-                      const Tensor& weight, const Tensor& bias, const Norm& norm, Mask& mask) {
+                      const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                      const Norm& norm, Mask& mask) {
     // The tape records this as a whole, but those in strata below record what it is made of.
     const c10::AutoGradMode for_strata_below(true);
     const at::AutoDispatchBelowADInplaceOrView below;
-    const auto [by_input, by_weight, by_bias] = fused(norm, grad, weight, bias, mask);
+    const auto [by_input, by_weight, by_bias] =
+        fused(norm, grad, weight.value_or(Tensor()), bias.value_or(Tensor()), mask);
     List results{by_input, by_weight, by_bias}, absent;
     for (size_t i = 0; i < results.size(); ++i) {
       mask[i] = results[i].defined();
@@ -68,7 +70,7 @@ struct Recorded : torch::autograd::Function<Recorded<Norm>> {
     }
     context->mark_non_differentiable(absent);
     context->set_materialize_grads(false);
-    context->save_for_backward({grad, input, weight, norm.mean, norm.rstd});
+    context->save_for_backward({grad, input, weight.value_or(Tensor()), norm.mean, norm.rstd});
     context->saved_data["settings"] = settings(norm);
     return results;
   }
@@ -146,7 +148,8 @@ Three record(const Norm& norm, const Tensor& grad, const Tensor& weight, const T
   if (!can_be_recorded(grad, norm.input, weight)) {
     return fused(norm, grad, weight, bias, mask);
   }
-  auto results = Recorded<Norm>::apply(grad, norm.input, weight, bias, norm, mask);
+  auto results =
+      Recorded<Norm>::apply(grad, norm.input, optional(weight), optional(bias), norm, mask);
   const auto result = [&](size_t i) { return mask[i] ? results[i] : Tensor(); };
   return {result(0), result(1), result(2)};
 }

@@ -65,7 +65,7 @@ Tensor scaled_products_of_others(const Tensor& x, int64_t dim) {
   const Tensor size = constant(x).abs();
   const double limit = largest_power(x.scalar_type());
   const auto [fraction, power] = at::frexp(size);
-  const Tensor exponent = power.sub(fraction.lt(M_SQRT1_2))
+  const Tensor exponent = power.sub(fraction.lt(M_SQRT1_2).to(power.scalar_type()))
                               .masked_fill(size.isfinite().logical_not(), 0)
                               .to(size.scalar_type())
                               .clamp(-limit, limit);
