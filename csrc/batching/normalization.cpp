@@ -1,11 +1,10 @@
 // Layer, group and RMS normalisation, and weight normalisation. With shared weight and bias the
 // batch joins the rows that are normalised; what differs per example is applied afterwards.
-#include <c10/core/GradMode.h>
-
 #include "batching/dims.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
 #include "core/statistics.h"
+#include "reverse_ad/differentiated.h"
 
 namespace functx {
 namespace {
@@ -80,8 +79,7 @@ Triple layer_norm(const Batched& input, c10::SymIntArrayRef shape, const Batched
 
 // The input as the operator normalized it over its last `kept` dimensions.
 Batched normalize(const Batched& input, const Batched& mean, const Batched& rstd, int64_t kept) {
-  const bool is_recorded = c10::GradMode::is_enabled() && input.value.requires_grad();
-  if (!is_recorded || input.is_batched != rstd.is_batched) {
+  if (!is_differentiated(input.value) || input.is_batched != rstd.is_batched) {
     return multiply(subtract(input, mean), rstd);
   }
   at::DimVector dims;

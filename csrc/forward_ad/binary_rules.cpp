@@ -4,11 +4,14 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/real.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 
 #include "forward_ad/families.h"
+#include "reverse_ad/differentiated.h"
 #include "reverse_ad/recordable.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
@@ -67,7 +70,8 @@ Tensor pow_scalar(const Tensor& t, const Tensor& x, const Tensor&, const at::Sca
 }
 
 Tensor by_base(const Tensor& t, const Tensor&, const Tensor& base, const Tensor& exponent) {
-  return t.mul(exponent.mul(base.pow(exponent.sub(1))).masked_fill(exponent.eq(0), 0));
+  // The power of a constant has no slope, not even an infinite one times zero.
+  return t.mul(exponent.mul(base.masked_fill(exponent.eq(0), 1).pow(exponent.sub(1))));
 }
 
 // Where zero to this power is constant.
@@ -92,6 +96,30 @@ Dual scalar_pow(const at::Scalar& base, const Dual& exponent) {
                                           : at::Scalar(std::log(base.toDouble()));
   Tensor tangent = exponent.tangent.mul(primal).mul(log);
   return conform(std::move(tangent), std::move(primal));
+}
+
+// Powers of zero that are polynomials. PyTorch's derivative of one is a multiple of a power again,
+// and where that multiple is zero at last, the power is infinite.
+std::optional<Tensor> recorded_pow(const Tensor& base, const Tensor& exponent) {
+  constexpr int64_t largest = 6;
+  const Tensor plain = plain_value(base);
+  if (active_derivatives() < 2 || is_differentiated(exponent) || !has_numbers(plain) ||
+      !any_zero(plain)) {
+    return std::nullopt;
+  }
+  const Tensor is_zero = constant(base).eq(0);
+  Tensor powers = at::zeros_like(exponent).add(constant(base), 0);
+  Tensor is_done = is_zero.logical_not();
+  for (int64_t power = 0; power <= largest; ++power) {
+    const Tensor is_power = is_zero.logical_and(exponent.eq(power));
+    powers = at::where(is_power, base.pow(power), powers);
+    is_done = is_done.logical_or(is_power);
+  }
+  if (!plain_value(is_done).all().item<bool>()) {
+    return std::nullopt;
+  }
+  return at::where(is_zero, powers,
+                   ops::pow_Tensor_Tensor::call(base.masked_fill(is_zero, 1), exponent));
 }
 
 // ---- choices ----
@@ -213,7 +241,7 @@ Dual polar(const Dual& abs, const Dual& angle) {
 // second derivatives of all. maximum and minimum would not do: their derivatives are halves in a
 // tie.
 std::optional<Tensor> logaddexp_gradient(const Tensor& self, const Tensor& other) {
-  if (!gradients_nest() || self.is_complex() || other.is_complex()) {
+  if (active_derivatives() < 2 || self.is_complex() || other.is_complex()) {
     return std::nullopt;
   }
   const Tensor is_larger = self.ge(other);
@@ -226,7 +254,10 @@ std::optional<Tensor> logaddexp_gradient(const Tensor& self, const Tensor& other
 
 }  // namespace
 
-FUNCTX_RULES(gradients_of_logaddexp) { recordable<ops::logaddexp, logaddexp_gradient>(); }
+FUNCTX_RULES(gradients_of_binary_functions) {
+  recordable<ops::logaddexp, logaddexp_gradient>();
+  recordable<ops::pow_Tensor_Tensor, recorded_pow>();
+}
 
 FUNCTX_RULES(jvp_quotients) {
   dual_rule<ops::div_Tensor, div>();

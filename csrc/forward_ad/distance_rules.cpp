@@ -7,6 +7,7 @@
 #include "forward_ad/conform.h"
 #include "forward_ad/rule.h"
 #include "reverse_ad/recordable.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
@@ -115,6 +116,15 @@ Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& r
   return pdist_gradient(untaped(level, grad), untaped(level, rows), p, untaped(level, lengths));
 }
 
+// As a norm, whose derivatives of higher order are cared for.
+std::optional<Tensor> recorded_dist(const Tensor& self, const Tensor& other, const at::Scalar& p) {
+  if (active_derivatives() < 2) {
+    return std::nullopt;
+  }
+  return ops::linalg_vector_norm::call(self.sub(other), p, std::nullopt, /*keepdim=*/false,
+                                       std::nullopt);
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_distances) {
@@ -130,6 +140,7 @@ FUNCTX_RULES(jvp_distances) {
 FUNCTX_RULES(gradients_of_distances) {
   recordable<ops::_cdist_backward, cdist_gradient>();
   recordable<ops::_pdist_backward, pdist_gradient>();
+  recordable<ops::dist, recorded_dist>();
 }
 
 }  // namespace functx

@@ -29,10 +29,6 @@ Tensor angle(const Tensor& t, const Tensor& x, const Tensor&) {
   return at::imag(t.mul(x.conj())).div(x.abs().square()).masked_fill(x.eq(0), 0);
 }
 
-Tensor sinc(const Tensor& t, const Tensor& x, const Tensor& y) {
-  return t.mul(x.mul(M_PI).cos().sub(y).div(x)).masked_fill(x.eq(0), 0);
-}
-
 Tensor two_over_sqrt_pi_exp(const Tensor& t, const Tensor& x) {
   return t.mul(x.square().neg().exp()).mul(1.1283791670955126);
 }
@@ -71,7 +67,6 @@ FUNCTX_RULES(jvp_elementwise) {
   elementwise<ops::asinh,
               [](auto& t, auto& x, auto&) { return t.mul(x.square().add(1).rsqrt()); }>();
   elementwise<ops::atanh, [](auto& t, auto& x, auto&) { return t.div(one_minus(x.square())); }>();
-  elementwise<ops::sinc, sinc>();
   elementwise<ops::sgn, sgn>();
   elementwise<ops::angle, angle>();
   elementwise<ops::abs, [](auto& t, auto& x, auto&) {

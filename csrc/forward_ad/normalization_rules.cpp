@@ -2,20 +2,13 @@
 // weight and bias, is symmetric, and so is that of softmax: the backward operator, which is one
 // fused pass, serves forward mode as well.
 #include "core/each_of.h"
-#include "core/statistics.h"
 #include "forward_ad/families.h"
-#include "reverse_ad/recordable.h"
+#include "forward_ad/normalization.h"
 
 namespace functx {
 namespace {
 
-using Dims = std::vector<int64_t>;
-using Mask = std::array<bool, 3>;
-constexpr Mask only_input{true, false, false};
-
-std::optional<Tensor> optional(const Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-}
+using namespace normalization;
 
 // ---- softmax ----
 
@@ -83,39 +76,7 @@ Tensor affine_tangent(Tensor tangent, const Tensor& normalized, const Dual& weig
   return sum_of(std::move(tangent), bias.tangent);
 }
 
-// The tangent of the backward with respect to its input, by the tangent of that input:
-// `grad` is that of the normalized value, `result` the backward's result, statistics over `dims`.
-Tensor curvature(const Tensor& grad, const Tensor& input_tangent, const Tensor& normalized,
-                 const Tensor& normalized_tangent, const Tensor& result, const Tensor& rstd,
-                 const Dims& dims) {
-  const auto mean = [&](const Tensor& a, const Tensor& b) { return a.mul(b).mean(dims, true); };
-  return result.mul(mean(normalized, input_tangent))
-      .add(normalized_tangent.mul(mean(grad, normalized)))
-      .add(normalized.mul(mean(grad, normalized_tangent)))
-      .mul(rstd)
-      .neg();
-}
-
-Dims range(int64_t first, int64_t last) {
-  Dims dims;
-  for (int64_t d = first; d < last; ++d) {
-    dims.push_back(d);
-  }
-  return dims;
-}
-
-Tensor sum_over(const Tensor& terms, const Dims& dims) {
-  return dims.empty() ? terms : terms.sum(dims);
-}
-
-// Along dim 1 of a tensor of this rank.
-Tensor per_channel(const Tensor& values, int64_t rank) {
-  std::vector<c10::SymInt> sizes(rank, 1);
-  sizes[1] = values.sym_size(0);
-  return values.reshape_symint(sizes);
-}
-
-Dual per_channel(const Dual& values, int64_t rank) {
+Dual dual_per_channel(const Dual& values, int64_t rank) {
   const auto reshape = [&](const Tensor& t) { return t.defined() ? per_channel(t, rank) : t; };
   return {reshape(values.primal), reshape(values.tangent)};
 }
@@ -124,40 +85,13 @@ using Gradients = std::tuple<Dual, Dual, Dual>;
 
 // ---- layer norm ----
 
-struct LayerNorm {
-  c10::SymIntArrayRef shape;
-  // As the operator saved them, which is what its backward takes.
-  Tensor input, mean, rstd;
-  // The same, for formulas of our own.
-  Statistics statistics;
-
-  std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& weight,
-                                              Mask mask) const {
-    return ops::native_layer_norm_backward::call(grad, input, shape, mean, rstd, optional(weight),
-                                                 std::nullopt, mask);
-  }
-  Tensor normalized() const { return input.sub(statistics.mean).mul(statistics.rstd); }
-  Tensor normalized_tangent(const Tensor& t) const {
-    return std::get<0>(backward(t, Tensor(), only_input));
-  }
-};
-
-LayerNorm layer_norm_of(c10::SymIntArrayRef shape, const Tensor& input, const Tensor& mean,
-                        const Tensor& rstd) {
-  if (!detail::is_recorded_below(input)) {
-    return {shape, input, mean, rstd, {mean, rstd}};
-  }
-  const int64_t rank = input.dim();
-  const Dims dims = range(rank - static_cast<int64_t>(shape.size()), rank);
-  return {shape, input, mean, rstd, differentiable_statistics(input, rstd, dims)};
-}
-
 std::tuple<Dual, Tensor, Tensor> native_layer_norm(const Dual& input, c10::SymIntArrayRef shape,
                                                    const Dual& weight, const Dual& bias,
                                                    double eps) {
   auto [primal, mean, rstd] = ops::native_layer_norm::call(
       input.primal, shape, optional(weight.primal), optional(bias.primal), eps);
-  const LayerNorm norm = layer_norm_of(shape, input.primal, mean, rstd);
+  const LayerNorm norm =
+      LayerNorm::of(input.primal, static_cast<int64_t>(shape.size()), mean, rstd);
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
                            weight, bias);
@@ -169,22 +103,18 @@ Gradients native_layer_norm_backward(const Dual& grad, const Dual& input, c10::S
                                      const Dual& mean, const Dual& rstd, const Dual& weight,
                                      const Dual& bias, Mask mask) {
   const Tensor& g = grad.primal;
-  const LayerNorm norm = layer_norm_of(shape, input.primal, mean.primal, rstd.primal);
-  const int64_t rank = input.primal.dim();
-  const int64_t outer = rank - static_cast<int64_t>(shape.size());
+  const LayerNorm norm =
+      LayerNorm::of(input.primal, static_cast<int64_t>(shape.size()), mean.primal, rstd.primal);
   // The bias is only asked for its shape.
-  auto [by_input, by_weight, by_bias] =
-      ops::native_layer_norm_backward::call(g, norm.input, shape, norm.mean, norm.rstd,
-                                            optional(weight.primal), optional(bias.primal), mask);
+  auto [by_input, by_weight, by_bias] = norm.backward(g, weight.primal, bias.primal, mask);
   Tensor input_tangent, weight_tangent, bias_tangent;
   if (grad.has_tangent()) {
     std::tie(input_tangent, weight_tangent, bias_tangent) =
-        ops::native_layer_norm_backward::call(grad.tangent, norm.input, shape, norm.mean, norm.rstd,
-                                              optional(weight.primal), optional(bias.primal), mask);
+        norm.backward(grad.tangent, weight.primal, bias.primal, mask);
   }
   if (weight.has_tangent() && mask[0]) {
-    input_tangent =
-        sum_of(std::move(input_tangent), std::get<0>(norm.backward(g, weight.tangent, only_input)));
+    input_tangent = sum_of(std::move(input_tangent),
+                           std::get<0>(norm.backward(g, weight.tangent, {}, only_input)));
   }
   if (input.has_tangent() && (mask[0] || mask[1])) {
     const Tensor change = norm.normalized_tangent(input.tangent);
@@ -192,34 +122,16 @@ Gradients native_layer_norm_backward(const Dual& grad, const Dual& input, c10::S
       const Tensor scaled = weight.defined() ? g.mul(weight.primal) : g;
       input_tangent = sum_of(std::move(input_tangent),
                              curvature(scaled, input.tangent, norm.normalized(), change, by_input,
-                                       norm.statistics.rstd, range(outer, rank)));
+                                       norm.scale(), norm.normalized_dims()));
     }
     if (mask[1]) {
-      weight_tangent = sum_of(std::move(weight_tangent), sum_over(g.mul(change), range(0, outer)));
+      weight_tangent =
+          sum_of(std::move(weight_tangent), sum_over(g.mul(change), norm.other_dims()));
     }
   }
   return {conform(std::move(input_tangent), std::move(by_input)),
           Dual{std::move(by_weight), std::move(weight_tangent)},
           Dual{std::move(by_bias), std::move(bias_tangent)}};
-}
-
-// PyTorch's derivative of it takes a weight for granted where there is a bias.
-std::optional<std::tuple<Tensor, Tensor, Tensor>> layer_norm_gradient(
-    const Tensor& grad, const Tensor& input, c10::SymIntArrayRef shape, const Tensor&,
-    const Tensor& rstd, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
-    Mask mask) {
-  if ((weight.has_value() && weight->defined()) || !bias.has_value() || !bias->defined()) {
-    return std::nullopt;
-  }
-  const int64_t outer = input.dim() - static_cast<int64_t>(shape.size());
-  const Dims dims = range(outer, input.dim());
-  const Statistics statistics = differentiable_statistics(input, rstd, dims);
-  const Tensor normalized = input.sub(statistics.mean).mul(statistics.rstd);
-  const auto mean = [&](const Tensor& x) { return x.mean(dims, /*keepdim=*/true); };
-  const Tensor centred = grad.sub(mean(grad)).sub(normalized.mul(mean(grad.mul(normalized))));
-  return std::make_tuple(
-      mask[0] ? centred.mul(statistics.rstd) : Tensor(), Tensor(),
-      mask[2] ? (outer > 0 ? grad.sum(range(0, outer)) : grad).alias() : Tensor());
 }
 
 // ---- group norm ----
@@ -272,7 +184,7 @@ std::tuple<Dual, Dual, Dual> native_group_norm(const Dual& input, const Dual& we
   const int64_t rank = input.primal.dim();
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
-                           per_channel(weight, rank), per_channel(bias, rank));
+                           dual_per_channel(weight, rank), dual_per_channel(bias, rank));
   Tensor mean_tangent, rstd_tangent;
   if (input.has_tangent()) {
     const Tensor rows = norm.rows(input.tangent);
@@ -321,60 +233,6 @@ Gradients native_group_norm_backward(const Dual& grad, const Dual& input, const 
 
 // ---- batch norm ----
 
-// Outside of training the statistics are given.
-struct BatchNorm {
-  Tensor input, running_mean, running_var, mean, rstd;
-  bool train;
-  double eps;
-  // Of the batch, in a shape that broadcasts; for formulas of our own.
-  Statistics statistics;
-
-  std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& weight,
-                                              Mask mask) const {
-    return ops::native_batch_norm_backward::call(grad, input, optional(weight),
-                                                 optional(running_mean), optional(running_var),
-                                                 optional(mean), optional(rstd), train, eps, mask);
-  }
-  Tensor scale() const {
-    return train ? statistics.rstd : per_channel(running_var.add(eps).rsqrt(), input.dim());
-  }
-  Tensor normalized() const {
-    return input.sub(train ? statistics.mean : per_channel(running_mean, input.dim())).mul(scale());
-  }
-  Tensor normalized_tangent(const Tensor& t) const {
-    return train ? std::get<0>(backward(t, Tensor(), only_input)) : t.mul(scale());
-  }
-  // By those that are given.
-  Tensor tangent_by_statistics(const Dual& given_mean, const Dual& given_var) const {
-    Tensor tangent;
-    if (given_mean.has_tangent()) {
-      tangent = per_channel(given_mean.tangent, input.dim()).mul(scale()).neg();
-    }
-    if (given_var.has_tangent()) {
-      const Tensor change = per_channel(given_var.tangent, input.dim()).div(-2);
-      tangent = sum_of(std::move(tangent), normalized().mul(scale().square()).mul(change));
-    }
-    return tangent;
-  }
-  Dims all_but_channels() const {
-    Dims dims = range(2, input.dim());
-    dims.push_back(0);
-    return dims;
-  }
-};
-
-BatchNorm batch_norm_of(const Tensor& input, const Tensor& running_mean, const Tensor& running_var,
-                        const Tensor& mean, const Tensor& rstd, bool train, double eps) {
-  BatchNorm norm{input, running_mean, running_var, mean, rstd, train, eps, {}};
-  if (train && detail::is_recorded_below(input)) {
-    norm.statistics =
-        differentiable_statistics(input, per_channel(rstd, input.dim()), norm.all_but_channels());
-  } else if (train) {
-    norm.statistics = {per_channel(mean, input.dim()), per_channel(rstd, input.dim())};
-  }
-  return norm;
-}
-
 std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual& weight,
                                                    const Dual& bias, const Dual& running_mean,
                                                    const Dual& running_var, bool training,
@@ -382,7 +240,7 @@ std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual
   auto [primal, mean, rstd] = ops::native_batch_norm::call(
       input.primal, optional(weight.primal), optional(bias.primal), optional(running_mean.primal),
       optional(running_var.primal), training, momentum, eps);
-  const BatchNorm norm = batch_norm_of(input.primal, running_mean.primal, running_var.primal, mean,
+  const BatchNorm norm = BatchNorm::of(input.primal, running_mean.primal, running_var.primal, mean,
                                        rstd, training, eps);
   const int64_t rank = input.primal.dim();
   Tensor tangent = input.has_tangent() ? norm.normalized_tangent(input.tangent) : Tensor();
@@ -390,7 +248,7 @@ std::tuple<Dual, Tensor, Tensor> native_batch_norm(const Dual& input, const Dual
     tangent = sum_of(std::move(tangent), norm.tangent_by_statistics(running_mean, running_var));
   }
   tangent = affine_tangent(std::move(tangent), weight.has_tangent() ? norm.normalized() : Tensor(),
-                           per_channel(weight, rank), per_channel(bias, rank));
+                           dual_per_channel(weight, rank), dual_per_channel(bias, rank));
   return {conform(std::move(tangent), std::move(primal)), std::move(mean), std::move(rstd)};
 }
 
@@ -429,7 +287,7 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
                                      const Dual& mean, const Dual& rstd, bool train, double eps,
                                      Mask mask) {
   const Tensor& g = grad.primal;
-  const BatchNorm norm = batch_norm_of(input.primal, running_mean.primal, running_var.primal,
+  const BatchNorm norm = BatchNorm::of(input.primal, running_mean.primal, running_var.primal,
                                        mean.primal, rstd.primal, train, eps);
   auto [by_input, by_weight, by_bias] = norm.backward(g, weight.primal, mask);
   Tensor input_tangent, weight_tangent, bias_tangent;
@@ -447,11 +305,10 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
       const Tensor scaled = weight.defined() ? g.mul(per_channel(weight.primal, g.dim())) : g;
       input_tangent = sum_of(std::move(input_tangent),
                              curvature(scaled, input.tangent, norm.normalized(), change, by_input,
-                                       norm.scale(), norm.all_but_channels()));
+                                       norm.scale(), norm.normalized_dims()));
     }
     if (mask[1]) {
-      weight_tangent =
-          sum_of(std::move(weight_tangent), g.mul(change).sum(norm.all_but_channels()));
+      weight_tangent = sum_of(std::move(weight_tangent), g.mul(change).sum(norm.normalized_dims()));
     }
   }
   return {conform(std::move(input_tangent), std::move(by_input)),
@@ -460,10 +317,6 @@ Gradients native_batch_norm_backward(const Dual& grad, const Dual& input, const 
 }
 
 }  // namespace
-
-FUNCTX_RULES(gradients_of_normalizations) {
-  recordable<ops::native_layer_norm_backward, layer_norm_gradient>();
-}
 
 FUNCTX_RULES(jvp_softmax) {
   dual_rule<ops::_softmax, softmax>();

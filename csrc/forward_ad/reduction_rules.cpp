@@ -7,6 +7,7 @@
 
 #include "forward_ad/families.h"
 #include "reverse_ad/recordable.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
@@ -96,45 +97,6 @@ std::tuple<Dual, Dual> std_mean(const Dual& self, at::OptionalIntArrayRef dim,
           Dual{std::move(mean), self.tangent.mean(reduced_dims(self.primal, dim), keepdim)}};
 }
 
-// ---- products ----
-
-// The product of two halves, and of their halves, and so on: right at zeros too, to any order.
-Tensor prod_tangent(Tensor x, Tensor t, int64_t dim) {
-  while (true) {
-    const int64_t size = x.sym_size(dim).guard_int(__FILE__, __LINE__);
-    if (size <= 1) {
-      break;
-    }
-    const int64_t half = size / 2;
-    const Tensor x1 = x.narrow(dim, 0, half), x2 = x.narrow(dim, half, half);
-    const Tensor t1 = t.narrow(dim, 0, half), t2 = t.narrow(dim, half, half);
-    Tensor products = x1.mul(x2);
-    Tensor tangents = t1.mul(x2).add(x1.mul(t2));
-    if (size % 2 != 0) {
-      products = ops::cat::call(std::vector<Tensor>{products, x.narrow(dim, size - 1, 1)}, dim);
-      tangents = ops::cat::call(std::vector<Tensor>{tangents, t.narrow(dim, size - 1, 1)}, dim);
-    }
-    x = std::move(products);
-    t = std::move(tangents);
-  }
-  return t.sum(dim);
-}
-
-Dual prod(const Dual& self, std::optional<at::ScalarType> dtype) {
-  return conform(prod_tangent(self.primal.flatten(), self.tangent.flatten(), 0),
-                 ops::prod::call(self.primal, dtype));
-}
-
-Dual prod_dim(const Dual& self, int64_t dim, bool keepdim, std::optional<at::ScalarType> dtype) {
-  Tensor primal = ops::prod_dim_int::call(self.primal, dim, keepdim, dtype);
-  if (self.primal.dim() == 0) {
-    return conform(self.tangent, std::move(primal));
-  }
-  const int64_t d = at::maybe_wrap_dim(dim, self.primal.dim());
-  const Tensor tangent = prod_tangent(self.primal, self.tangent, d);
-  return conform(keepdim ? tangent.unsqueeze(d) : tangent, std::move(primal));
-}
-
 // ---- norms ----
 
 Dual logsumexp(const Dual& self, at::IntArrayRef dim, bool keepdim) {
@@ -150,6 +112,9 @@ Tensor evenly(const Tensor& tangent, const Tensor& ties, const std::vector<int64
   const Tensor total = sum_dims(zero_unless(ties, tangent), dims, keepdim);
   return total.div(ties.sum(dims, keepdim));
 }
+
+// Powers that are polynomials: these have derivatives of every order at zero.
+bool is_even(double p) { return std::fmod(p, 2) == 0; }
 
 Tensor norm_tangent(const Tensor& x, const Tensor& t, const Tensor& norm, double p,
                     const std::vector<int64_t>& dims, bool keepdim) {
@@ -167,7 +132,11 @@ Tensor norm_tangent(const Tensor& x, const Tensor& t, const Tensor& norm, double
   if (std::isinf(p)) {
     return evenly(real_inner(x.sgn(), t), x.abs().eq(wide_norm), dims, keepdim);
   }
-  const Tensor slope = x.abs().div(wide_norm).pow(p - 1).masked_fill(x.eq(0), 0);
+  const Tensor divisor = wide_norm.masked_fill(wide_norm.eq(0), 1);
+  if (is_even(p) && !x.is_complex()) {
+    return sum_dims(t.mul(x.div(divisor).pow(p - 1)), dims, keepdim).masked_fill(is_zero, 0);
+  }
+  const Tensor slope = x.abs().div(divisor).pow(p - 1).masked_fill(x.eq(0), 0);
   return sum_dims(real_inner(x.sgn(), t).mul(slope), dims, keepdim).masked_fill(is_zero, 0);
 }
 
@@ -231,28 +200,48 @@ std::tuple<Dual, Dual> aminmax(const Dual& self, std::optional<int64_t> dim, boo
           Dual{std::move(max), std::move(max_tangent)}};
 }
 
-// PyTorch's gradient of the norm of nothing is fine, but has one that is not a number.
-std::optional<Tensor> norm_of_nothing(const Tensor& self, const at::Scalar& ord,
-                                      at::OptionalIntArrayRef dim, bool keepdim,
-                                      std::optional<at::ScalarType> dtype) {
-  if (!gradients_nest() || self.sym_numel() != 0) {
+// By powers of the entries, as large as one by a factor that is constant.
+Tensor norm_by_powers(const Tensor& x, double p, const std::vector<int64_t>& dims, bool keepdim) {
+  const Tensor largest = ops::amax::call(constant(x).abs(), dims, /*keepdim=*/true);
+  const Tensor size = largest.masked_fill(largest.eq(0), 1);
+  const Tensor scaled = x.div(size);
+  const Tensor terms = is_even(p) && !x.is_complex() ? scaled.pow(p) : scaled.abs().pow(p);
+  const Tensor sum = terms.sum(dims, /*keepdim=*/true);
+  const Tensor is_zero = sum.eq(0);
+  const Tensor norm = sum.masked_fill(is_zero, 1).pow(1 / p).masked_fill(is_zero, 0).mul(size);
+  return keepdim ? norm : norm.sum(dims);
+}
+
+// PyTorch's gradient has a gradient that is not a number if there is nothing, and one of some order
+// that is not a number, or zero, at entries of zero.
+std::optional<Tensor> recorded_norm(const Tensor& self, const at::Scalar& ord,
+                                    at::OptionalIntArrayRef dim, bool keepdim,
+                                    std::optional<at::ScalarType> dtype) {
+  if (active_derivatives() < 2) {
     return std::nullopt;
   }
-  const Tensor norm = ops::linalg_vector_norm::call(self.detach(), ord, dim, keepdim, dtype);
-  return norm.add(ops::sum::call(ops::abs::call(self), std::nullopt));
+  if (self.sym_numel() == 0) {
+    const Tensor norm = ops::linalg_vector_norm::call(self.detach(), ord, dim, keepdim, dtype);
+    return norm.add(ops::sum::call(ops::abs::call(self), std::nullopt));
+  }
+  const double p = ord.toDouble();
+  const Tensor plain = plain_value(self);
+  if (p <= 2 || std::isinf(p) || !has_numbers(plain) || !any_zero(plain)) {
+    return std::nullopt;
+  }
+  const Tensor x = dtype.has_value() ? self.to(*dtype) : self;
+  return norm_by_powers(x, p, reduced_dims(x, dim), keepdim);
 }
 
 }  // namespace
 
-FUNCTX_RULES(gradients_of_norms) { recordable<ops::linalg_vector_norm, norm_of_nothing>(); }
+FUNCTX_RULES(gradients_of_norms) { recordable<ops::linalg_vector_norm, recorded_norm>(); }
 
 FUNCTX_RULES(jvp_reductions) {
   dual_rule<ops::var_correction, var>();
   dual_rule<ops::std_correction, std_>();
   dual_rule<ops::var_mean_correction, var_mean>();
   dual_rule<ops::std_mean_correction, std_mean>();
-  dual_rule<ops::prod, prod>();
-  dual_rule<ops::prod_dim_int, prod_dim>();
   dual_rule<ops::logsumexp, logsumexp>();
   dual_rule<ops::linalg_vector_norm, vector_norm>();
   dual_rule<ops::renorm, renorm>();

@@ -1,41 +1,15 @@
-// Scans that are not linear, by doubling: in each step the entries are joined with those some way
-// before them, so that each is then the result of twice as many. Right at zeros, and to any order.
+// Scans that are not linear, by doubling. Right at zeros, and to any order.
 #include <ATen/ops/real.h>
 
 #include <limits>
 
 #include "forward_ad/conform.h"
-#include "forward_ad/rule.h"
+#include "forward_ad/scans.h"
+#include "reverse_ad/recordable.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
-
-struct Step {
-  int64_t dim, distance, size;
-
-  Tensor first(const Tensor& all) const { return all.narrow(dim, 0, distance); }
-  Tensor before(const Tensor& all) const { return all.narrow(dim, 0, size - distance); }
-  Tensor here(const Tensor& all) const { return all.narrow(dim, distance, size - distance); }
-
-  // What `all` becomes: its first entries have nothing before them.
-  Tensor join(const Tensor& all, Tensor joined) const {
-    return ops::cat::call(std::vector<Tensor>{first(all), std::move(joined)}, dim);
-  }
-  // `all` and `terms`, which are those of the entries before.
-  Tensor add_before(const Tensor& all, const Tensor& terms) const {
-    const Tensor last = all.narrow(dim, size - distance, distance);
-    return ops::cat::call(std::vector<Tensor>{before(all).add(terms), last}, dim);
-  }
-};
-
-std::vector<Step> steps_along(const Tensor& x, int64_t dim) {
-  const int64_t size = x.dim() == 0 ? 1 : x.sym_size(dim).guard_int(__FILE__, __LINE__);
-  std::vector<Step> steps;
-  for (int64_t distance = 1; distance < size; distance *= 2) {
-    steps.push_back({dim, distance, size});
-  }
-  return steps;
-}
 
 // ---- products ----
 
@@ -75,6 +49,11 @@ Tensor cumprod_backward(const LevelPtr& level, const Tensor& grad, const Tensor&
   return cumprod_gradient(dual(grad), dual(input), dim);
 }
 
+Tensor recorded_cumprod_gradient(const Tensor& grad, const Tensor& input, int64_t dim,
+                                 const Tensor&) {
+  return cumprod_gradient(grad, input, dim);
+}
+
 // ---- sums of exponentials ----
 
 // The share of a part in its whole, both given by their logarithms; none of nothing.
@@ -97,6 +76,18 @@ Dual logcumsumexp(const Dual& self, int64_t dim) {
   return {std::move(primal), std::move(t), false};
 }
 
+// PyTorch's gradient has the logarithm of gradients in it, which may be zero.
+std::optional<Tensor> recorded_logcumsumexp(const Tensor& self, int64_t dim) {
+  if (active_derivatives() < 2 || self.is_complex() || self.dim() == 0) {
+    return std::nullopt;
+  }
+  Tensor result = self;
+  for (const Step& step : steps_along(self, dim)) {
+    result = step.join(result, ops::logaddexp::call(step.before(result), step.here(result)));
+  }
+  return result.alias();
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_scans) {
@@ -104,6 +95,11 @@ FUNCTX_RULES(jvp_scans) {
   Rules<ops::cumprod_backward>::dual = &cumprod_backward;
   install_kernel<ops::cumprod_backward>();
   dual_rule<ops::logcumsumexp, logcumsumexp>();
+}
+
+FUNCTX_RULES(gradients_of_scans) {
+  recordable<ops::cumprod_backward, recorded_cumprod_gradient>();
+  recordable<ops::logcumsumexp, recorded_logcumsumexp>();
 }
 
 }  // namespace functx

@@ -1,7 +1,6 @@
-// Systems of linear equations, determinants and inverses, by factors of the matrix.
-#include <ATen/ops/real.h>
-
+// Systems of linear equations, and inverses, by factors of the matrix.
 #include "forward_ad/conform.h"
+#include "forward_ad/factors.h"
 #include "forward_ad/inplace.h"
 #include "forward_ad/native_rule.h"
 
@@ -16,17 +15,6 @@ Tensor divide(const Tensor& a, const Tensor& lu, const Tensor& pivots, const Ten
   return detail::may_be_saved(a)
              ? std::get<0>(ops::linalg_solve_ex::call(a, b, left, /*check_errors=*/false))
              : ops::linalg_lu_solve::call(lu, pivots, b, left, /*adjoint=*/false);
-}
-
-// The factors that a backward reads have a tangent. Nobody else sees them.
-Tensor saved_factors(const LevelPtr& level, const Tensor& a, const Tensor& lu, bool of_transpose) {
-  const Dual dual = unwrap_dual(level, a);
-  if (!dual.has_tangent() || !a.requires_grad()) {
-    return make_dual(level, {lu, {}});
-  }
-  const Dual factored = of_transpose ? Dual{dual.primal.mT(), dual.tangent.mT(), false} : dual;
-  return std::get<0>(
-      Native<ops::linalg_lu_factor_ex>::call(make_dual(level, factored), true, false));
 }
 
 // A X' = B' - A' X, or X' A = B' - X A'.
@@ -57,45 +45,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> solve(const LevelPtr& level, const Te
   return {make_dual(level, {std::move(x), std::move(tangent)}),
           saved_factors(level, matrix, lu, /*of_transpose=*/false), make_dual(level, {pivots, {}}),
           make_dual(level, {info, {}})};
-}
-
-// For determinants PyTorch factors the transpose of a matrix whose rows are contiguous.
-bool factors_transpose(const Tensor& a) { return a.is_contiguous() && !a.is_complex(); }
-
-// The trace of A^-1 A'.
-Tensor relative_growth(const Dual& a) {
-  const Tensor change = std::get<0>(
-      ops::linalg_solve_ex::call(a.primal, a.tangent, /*left=*/true, /*check_errors=*/false));
-  return change.diagonal(0, -2, -1).sum(-1);
-}
-
-std::tuple<Tensor, Tensor, Tensor> det(const LevelPtr& level, const Tensor& matrix) {
-  const Dual a = unwrap_dual(level, matrix);
-  auto [result, lu, pivots] = Native<ops::_linalg_det>::call(matrix);
-  if (a.has_tangent() && detail::may_be_saved(a.primal)) {
-    const Tensor primal = unwrap_dual(level, result).primal;
-    result = make_dual(level, {primal, primal.mul(relative_growth(a))});
-  }
-  return {result,
-          saved_factors(level, matrix, unwrap_dual(level, lu).primal, factors_transpose(a.primal)),
-          pivots};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> slogdet(const LevelPtr& level, const Tensor& matrix) {
-  const Dual a = unwrap_dual(level, matrix);
-  auto [sign, logabsdet, lu, pivots] = Native<ops::_linalg_slogdet>::call(matrix);
-  if (a.has_tangent() && detail::may_be_saved(a.primal)) {
-    const Tensor growth = relative_growth(a);
-    const Tensor primal = unwrap_dual(level, sign).primal;
-    if (growth.is_complex()) {
-      sign = make_dual(level, {primal, primal.mul(growth.sub(at::real(growth)))});
-    }
-    logabsdet = make_dual(level, {unwrap_dual(level, logabsdet).primal,
-                                  growth.is_complex() ? at::real(growth) : growth});
-  }
-  return {sign, logabsdet,
-          saved_factors(level, matrix, unwrap_dual(level, lu).primal, factors_transpose(a.primal)),
-          pivots};
 }
 
 // ---- by a triangle ----
@@ -129,10 +78,6 @@ Dual cholesky_inverse(const Dual& factor, bool upper) {
 }  // namespace
 
 FUNCTX_RULES(jvp_by_lu) {
-  Rules<ops::_linalg_det>::dual = &det;
-  install_kernel<ops::_linalg_det>();
-  Rules<ops::_linalg_slogdet>::dual = &slogdet;
-  install_kernel<ops::_linalg_slogdet>();
   Rules<ops::_linalg_solve_ex>::dual = &solve;
   install_kernel<ops::_linalg_solve_ex>();
 }

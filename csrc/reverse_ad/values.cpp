@@ -1,0 +1,76 @@
+#include "reverse_ad/values.h"
+
+#include <ATen/Dispatch.h>
+
+#include <algorithm>
+
+#include "batching/batched_tensor.h"
+#include "forward_ad/dual_tensor.h"
+
+namespace functx {
+
+Tensor plain_value(const Tensor& tensor) {
+  const Wrapper* wrapper = as_wrapper(tensor);
+  if (wrapper == nullptr) {
+    return tensor;
+  }
+  return plain_value(wrapper->level()->transform == Transform::Vmap
+                         ? static_cast<const BatchedTensor*>(wrapper)->value()
+                         : static_cast<const DualTensor*>(wrapper)->primal());
+}
+
+bool has_numbers(const Tensor& plain) {
+  return plain.defined() && plain.layout() == at::kStrided && !plain.is_meta() &&
+         !plain.key_set().has_any(kForeignWrapperKeys) && plain.has_storage();
+}
+
+bool can_be_read(const Tensor& plain) {
+  return has_numbers(plain) && plain.is_cpu() && !plain.is_conj() && !plain.is_neg();
+}
+
+Sizes sizes_of(const Tensor& plain) {
+  Sizes sizes;
+  const Tensor values = plain.is_contiguous() ? plain : plain.detach().contiguous();
+  AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(
+      at::kHalf, at::kBFloat16, values.scalar_type(), "sizes_of", [&] {
+        const auto* entry = values.const_data_ptr<scalar_t>();
+        const int64_t count = values.numel();
+        for (int64_t i = 0; i < count; ++i) {
+          const auto size = static_cast<double>(std::abs(entry[i]));
+          if (size == 0) {
+            sizes.any_zero = true;
+          } else if (!std::isfinite(size)) {
+            sizes.any_infinite = true;
+          } else {
+            sizes.smallest = std::min(sizes.smallest, size);
+            sizes.largest = std::max(sizes.largest, size);
+          }
+        }
+      });
+  return sizes;
+}
+
+bool any_zero(const Tensor& plain) {
+  return can_be_read(plain) ? sizes_of(plain).any_zero : plain.detach().eq(0).any().item<bool>();
+}
+
+Tensor constant(const Tensor& tensor) {
+  const Wrapper* wrapper = as_wrapper(tensor);
+  if (wrapper == nullptr) {
+    return tensor.requires_grad() ? tensor.detach() : tensor;
+  }
+  if (wrapper->level()->transform == Transform::Vmap) {
+    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
+    return make_batched(wrapper->level(), {constant(batched.value), batched.is_batched});
+  }
+  return constant(static_cast<const DualTensor*>(wrapper)->primal());
+}
+
+int64_t active_derivatives() {
+  const auto levels = active_levels();
+  return std::count_if(levels.begin(), levels.end(), [](const LevelPtr& level) {
+    return level->transform != Transform::Vmap && !level->is_identity;
+  });
+}
+
+}  // namespace functx
