@@ -21,7 +21,7 @@ NO_DERIVATIVE = Reason(
 )
 RANDOM = Reason("hessian takes no randomness=", "randomness error mode")
 STRIDES = Reason(
-    "without elements, any strides count as contiguous, and a view as complex numbers asks for more",
+    "without elements, any strides count as contiguous, and a view as complex asks for more",
     "last dimension with stride 1",
 )
 # PyTorch's formulas leave the gradient out where there are no elements, or it is zero.
