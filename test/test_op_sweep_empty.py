@@ -20,6 +20,10 @@ NO_DERIVATIVE = Reason(
     "derivative for .* is not implemented|has no derivative|has no forward-mode derivative",
 )
 RANDOM = Reason("hessian takes no randomness=", "randomness error mode")
+STRIDES = Reason(
+    "without elements, any strides count as contiguous, and a view as complex asks for more",
+    "last dimension with stride 1",
+)
 # PyTorch's formulas leave the gradient out where there are no elements, or it is zero.
 UNUSED = Reason("a gradient of None, for zero", "appears to not have been used in the graph")
 UNUSED_BY_AUTOGRAD = {"fill", "histogram", "histogramdd", "linalg.householder_product", "ormqr"}
@@ -44,6 +48,8 @@ def reasons_for(kind, name):
         yield UNUSED
     if "hessian" in kind:
         yield RANDOM
+    if kind == "vmap(vjp) of nothing" and name == "view_as_real":
+        yield STRIDES
     if kind == "vjp(vmap)" and name == "clamp":
         yield MEANT_FOR_ONE_SHAPE
 
