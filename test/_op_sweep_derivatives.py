@@ -362,6 +362,9 @@ def reverse_word(function, api):
         actual = pullback(tuple(cotangents))
     except Exception:
         return "raises"
+    # Of an elementwise function: outside of its domain the slope is not a number, times zero too.
+    domain = slopes[0][1]
+    actual = [a.where(domain, 0) if a.shape == domain.shape else a for a in actual]
     try:
         check_equal_inner(actual, tangents, cotangents, values, {"rtol": 1e-6, "atol": 1e-8})
     except AssertionError:

@@ -10,7 +10,7 @@
 #include "core/empty_batch.h"
 #include "core/registry.h"
 #include "core/schema.h"
-#include "reverse_ad/tracked.h"
+#include "core/tracked.h"
 
 namespace functx {
 namespace {

@@ -191,7 +191,7 @@ void check_linear(const c10::OperatorHandle& op, Recording& recording,
     recording.random->swap();
     const auto afterwards = c10::make_scope_exit([&] { recording.random->swap(); });
     return pullback(*recording.reverse, recording.raw_outputs, recording.inputs, others,
-                    /*retain_graph=*/false);
+                    /*retain_graph=*/true);
   });
   TORCH_CHECK_NOT_IMPLEMENTED(
       is_transpose(recording.gradients, tangents, recorded_at, output_tangents) &&

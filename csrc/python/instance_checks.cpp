@@ -6,8 +6,8 @@
 
 #include <torch/csrc/autograd/python_variable.h>
 
-#include "core/wrapper.h"
 #include "core/tracked.h"
+#include "core/wrapper.h"
 
 namespace functx {
 namespace {
