@@ -33,8 +33,14 @@ void write(const c10::OperatorHandle& op, const LevelPtr& level, const Tensor& d
 
 void batch_by_functional_variant(const c10::OperatorHandle& op, const LevelPtr& level,
                                  torch::jit::Stack* stack) {
-  FunctionalCall call =
-      functional_call(op, torch::jit::pop(*stack, op.schema().arguments().size()));
+  const torch::jit::Stack arguments = torch::jit::pop(*stack, op.schema().arguments().size());
+  if (auto calls = one_by_one(op, arguments); !calls.empty()) {
+    for (torch::jit::Stack& each : calls) {
+      batch_by_functional_variant(op, level, &each);
+    }
+    return;
+  }
+  FunctionalCall call = functional_call(op, arguments);
   for (c10::IValue& argument : call.arguments) {
     argument = without_tape(level, argument);
   }

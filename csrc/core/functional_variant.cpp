@@ -1,12 +1,14 @@
 #include "core/functional_variant.h"
 
 #include <algorithm>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "core/schema.h"
+#include "core/tracked.h"
 #include "core/traits.h"
 
 namespace functx {
@@ -112,6 +114,40 @@ FunctionalCall functional_call(const c10::OperatorHandle& op, const torch::jit::
                                  : c10::IValue());
   }
   return call;
+}
+
+std::vector<torch::jit::Stack> one_by_one(const c10::OperatorHandle& op,
+                                          const torch::jit::Stack& arguments) {
+  const auto& schema = op.schema();
+  if (arguments.empty() || !is_written(schema.arguments().front()) ||
+      !arguments.front().isTensorList() || !schema.returns().empty()) {
+    return {};
+  }
+  const std::vector<Tensor> written = arguments.front().toTensorVector();
+  std::unordered_set<const c10::StorageImpl*> memory;
+  for (const Tensor& tensor : written) {
+    const Tensor value = innermost_value(tensor);
+    if (value.has_storage()) {
+      memory.insert(value.storage().unsafeGetStorageImpl());
+    }
+  }
+  if (memory.size() == written.size()) {
+    return {};
+  }
+  const auto only = [](const c10::IValue& argument, size_t i) -> c10::IValue {
+    if (!argument.isList()) {
+      return argument;
+    }
+    auto list = c10::impl::GenericList(argument.toList().elementType());
+    list.push_back(argument.toListRef()[i]);
+    return list;
+  };
+  std::vector<torch::jit::Stack> calls(written.size());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    std::transform(arguments.begin(), arguments.end(), std::back_inserter(calls[i]),
+                   [&](const c10::IValue& argument) { return only(argument, i); });
+  }
+  return calls;
 }
 
 void return_destinations(const c10::OperatorHandle& op, const torch::jit::Stack& destinations,

@@ -21,6 +21,11 @@ struct FunctionalCall {
 // What a call of `op`, which has a functional variant, comes to.
 FunctionalCall functional_call(const c10::OperatorHandle& op, const torch::jit::Stack& arguments);
 
+// The arguments of `op` for one tensor of the list that it writes to after the other, if two of
+// these share memory: then each reads what the one before it has written. Else none.
+std::vector<torch::jit::Stack> one_by_one(const c10::OperatorHandle& op,
+                                          const torch::jit::Stack& arguments);
+
 // Puts on the stack what `op` returns, having written to `destinations`.
 void return_destinations(const c10::OperatorHandle& op, const torch::jit::Stack& destinations,
                          torch::jit::Stack* stack);

@@ -125,6 +125,12 @@ torch::jit::Stack functional_arguments(const LevelPtr& level, const FunctionalCa
 void differentiate_functional_variant(const c10::OperatorHandle& op, const LevelPtr& level,
                                       const torch::jit::Stack& arguments,
                                       torch::jit::Stack* stack) {
+  if (const auto calls = one_by_one(op, arguments); !calls.empty()) {
+    for (const torch::jit::Stack& each : calls) {
+      differentiate_functional_variant(op, level, each, stack);
+    }
+    return;
+  }
   const FunctionalCall call = functional_call(op, arguments);
   torch::jit::Stack results = functional_arguments(level, call);
   call.op.callBoxed(&results);

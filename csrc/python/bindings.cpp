@@ -232,6 +232,8 @@ class Entered {
     if (!is_done_) {
       let_go(*level_);
     }
+    // Nobody holds these any longer.
+    level_->call = {};
     pop(level_);
   }
   Entered(const Entered&) = delete;
