@@ -7,7 +7,7 @@ import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import _program_reference as reference
 import torch
@@ -19,6 +19,9 @@ import functx
 
 # Of the largest number in a tensor, and of one.
 TOLERANCES = {torch.float32: 5e-3, torch.float64: 1e-8, torch.complex128: 1e-8}
+
+WITHOUT_GRAD = re.compile(r"quietly\(|no_grad\(\)\(|nn\.init")
+FORWARD = re.compile(r"T\.(jvp|jacfwd|hessian|linearize)")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,17 @@ def expected(case: Case, by_rows: bool = False):
         return run(code, reference)
 
 
+def is_undecided(case: Case) -> bool:
+    """A constant computed under `no_grad` has a tangent in forward mode, as PyTorch defines it, and
+    none if forward mode is made of reverse mode, as it is in the reference."""
+    source = case.source()
+    return bool(WITHOUT_GRAD.search(source) and FORWARD.search(source))
+
+
 def check(case: Case, library=functx) -> Verdict:
     """One verdict on one case. An answer is wrong if both forms of the reference contradict it."""
+    if is_undecided(case):
+        return Verdict("invalid", "no_grad in forward mode")
     try:
         answer = expected(case)
     except Exception as error:
@@ -83,6 +95,10 @@ def check(case: Case, library=functx) -> Verdict:
     if not all(leaf.isfinite().all() for leaf in _tensors(answer)):
         return Verdict("invalid", "not finite")
     verdict = compare_run(case, library, answer)
+    if verdict.kind == "wrong" and case.dtype == "float32":
+        exact = check(replace(case, dtype="float64"), library)
+        if exact.kind != "wrong":
+            return Verdict("invalid", "rounding in float32")
     if verdict.kind == "wrong":
         try:
             difference = difference_of(answer, expected(case, by_rows=True))

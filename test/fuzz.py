@@ -63,7 +63,7 @@ def stop(signum, frame):
 def work(seeds, library, current, results):
     """Examines one program after another and sends what comes of it."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     with quiet():
         for seed in seeds:
             current.value = seed
@@ -75,13 +75,13 @@ def work(seeds, library, current, results):
 def outcome(seed, library):
     rng = random.Random(seed)
     case = random_case(rng, str(seed))
-    signal.alarm(SECONDS_EACH)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS_EACH)
     try:
         verdicts = examine(case, rng, library)
     except TooSlow:
         return case.nest_name, [Verdict("slow", f"more than {SECONDS_EACH} s")], case.source()
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if any(v.kind == "wrong" for v in verdicts) and library is functx:
         case = shrunk(case, lambda smaller: check(smaller, library).kind == "wrong")
     return case.nest_name, verdicts, case.source()
