@@ -74,7 +74,7 @@ def pull(outputs, points, cotangents):
     if not pairs:
         return [torch.zeros_like(p) for p in points]
     with torch.enable_grad():
-        return torch.autograd.grad(
+        gradients = torch.autograd.grad(
             [o for o, _ in pairs],
             points,
             [c for _, c in pairs],
@@ -83,6 +83,8 @@ def pull(outputs, points, cotangents):
             allow_unused=True,
             materialize_grads=True,
         )
+        # Copies: a gradient can be a cotangent itself, and the program may write into it.
+        return [g.clone() for g in gradients]
 
 
 def jacobian_rows(output, points):

@@ -1,7 +1,7 @@
 """`make fuzz PROGRAMS=100000`: random programs under random nests of transforms, on all cores.
 
-Each is compared with plain autograd and loops. Printed at the end: what was tried, what was refused
-and why, and each wrong answer, made small, as Python that runs. With one the exit status is 1.
+Each is compared with plain autograd and loops. A wrong answer is printed at once, made small, as
+Python that runs, and makes the exit status 1; at the end, what was tried and what was refused why.
 A worker that dies is a failure too: its seed is noted, and another goes on behind it.
 """
 
@@ -14,7 +14,9 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +51,13 @@ class Tally:
                 self.refusals[group] += 1
                 self.examples.setdefault(group, seed)
             elif verdict.kind != "right":
-                self.failures.append((seed, nest, verdict, source))
+                self.failures.append(seed)
+                head = f"{verdict.kind}: seed {seed}, {nest}: {verdict.detail[:1500]}"
+                tqdm.write(f"\n# {head}\n{source}", file=sys.stdout)
+                sys.stdout.flush()
+
+
+one_fork_at_a_time = threading.Lock()
 
 
 class TooSlow(BaseException):
@@ -67,8 +75,11 @@ def work(seeds, library, current, results):
     with quiet():
         for seed in seeds:
             current.value = seed
-            results.send((seed, *outcome(seed, LIBRARIES[library])))
-    current.value = -1
+            try:
+                results.send((seed, *outcome(seed, LIBRARIES[library])))
+            except Exception as error:
+                verdict = Verdict("fault of the fuzzer", "".join(traceback.format_exception(error)))
+                results.send((seed, "", [verdict], ""))
     results.close()
 
 
@@ -84,19 +95,28 @@ def outcome(seed, library):
         signal.setitimer(signal.ITIMER_PROF, 0)
     if any(v.kind == "wrong" for v in verdicts) and library is functx:
         case = shrunk(case, lambda smaller: check(smaller, library).kind == "wrong")
+        verdicts = [v for v in verdicts if v.kind != "wrong"] + [smallest(case, verdicts)]
     return case.nest_name, verdicts, case.source()
+
+
+def smallest(case, verdicts):
+    """What the case says now that it is small; or what it said if it took more than one run."""
+    verdict = check(case)
+    return verdict if verdict.kind == "wrong" else next(v for v in verdicts if v.kind == "wrong")
 
 
 def run_chunk(seeds, library, tally, progress):
     """Runs the seeds in a process of their own, and again from behind the one it died of."""
     context = multiprocessing.get_context("fork")
     while seeds:
-        receiver, sender = context.Pipe(duplex=False)
-        current = context.Value("q", -1)
-        worker = context.Process(target=work, args=(seeds, library, current, sender))
-        worker.start()
-        sender.close()
-        while True:
+        with one_fork_at_a_time:  # or another worker would hold this one's end of the pipe open
+            receiver, sender = context.Pipe(duplex=False)
+            current = context.Value("q", seeds[0])
+            worker = context.Process(target=work, args=(seeds, library, current, sender))
+            worker.start()
+            sender.close()
+        seed = None
+        while seed != seeds[-1]:
             try:
                 seed, nest, verdicts, source = receiver.recv()
             except EOFError:
@@ -104,7 +124,7 @@ def run_chunk(seeds, library, tally, progress):
             tally.add(seed, nest, verdicts, source)
             progress.update()
         worker.join()
-        if worker.exitcode == 0:
+        if seed == seeds[-1]:
             return
         died = current.value
         case = random_case(random.Random(died), str(died))
@@ -137,8 +157,6 @@ def main() -> int:
 
 
 def report(tally, options, seconds):
-    for seed, nest, verdict, source in sorted(tally.failures, key=lambda f: len(f[3])):
-        print(f"\n# {verdict.kind}: seed {seed}, {nest}: {verdict.detail[:400]}\n{source}")
     print(f"\n{tally.programs} programs, {len(tally.nests)} nests, {seconds:.0f} s")
     print("checks:", sum(tally.checks.values()), dict(tally.checks))
     for (kind, group), count in tally.refusals.most_common(options.refusals):
