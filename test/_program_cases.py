@@ -154,7 +154,7 @@ class _Writer:
             v.untyped_storage().data_ptr() for v in names.values() if torch.is_tensor(v)
         }
         scope = Scope(rng, names, [0])
-        length = rng.randrange(1, 4) if self.small else rng.randrange(2, 12)
+        length = rng.randrange(1, 4) if self.small else rng.randrange(2, 10)
         for _ in range(5 * length):
             if len(scope.statements) >= length:
                 break

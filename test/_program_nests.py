@@ -31,8 +31,9 @@ def order(nest: tuple[str, ...]) -> int:
 def random_nest(rng: random.Random) -> tuple[str, ...]:
     """Outermost first."""
     depth = rng.choice((1, 1, 2, 2, 2, 2, 3, 3))
+    choices = (*TRANSFORMS, "vmap", "vmap", "grad")  # what most programs use
     while True:
-        nest = tuple(rng.choice(TRANSFORMS) for _ in range(depth))
+        nest = tuple(rng.choice(choices) for _ in range(depth))
         if rng.random() < KEPT[order(nest)]:
             return nest
 

@@ -96,7 +96,9 @@ class Scope:
         if not self._run(Statement(text)):
             return False
         value = self.names[written]
-        self.floats = [n for n in self.floats if is_value(self.names[n])]
+        self.floats = [n for n in self.floats if n != written and is_value(self.names[n])]
+        if is_value(value):
+            self.floats.append(written)  # last, so that what was written is used
         self.writable = [n for n in self.writable if n in self.floats]
         return bool(value.isfinite().all())
 

@@ -170,15 +170,25 @@ def add_statement(scope: Scope) -> bool:
     kind = scope.choose(WEIGHTS)
     template = scope.choose(TEMPLATES[kind])
     if kind == "write":
-        return _write(scope, template)
+        target = scope.target()
+        return target is not None and _write(scope, template, target)
+    if kind == "fresh" and scope.chance(0.6):
+        return _made_and_written(scope, template)
     text = _filled(scope, template, scope.value(), scope.value())
     return scope.bind_several(text) if kind == "several" else scope.bind(text)
 
 
-def _write(scope: Scope, template: str) -> bool:
-    target = scope.target()
-    if target is None:
+def _made_and_written(scope: Scope, template: str) -> bool:
+    """A tensor that the program makes and writes to, the way results are put together in a loop."""
+    value = scope.value()
+    if not scope.bind(_filled(scope, template, value, value)):
         return False
+    target = scope.floats[-1]
+    written = sum(_write(scope, scope.choose(TEMPLATES["write"]), target) for _ in range(3))
+    return written > 0
+
+
+def _write(scope: Scope, template: str, target: str) -> bool:
     tensor = scope.tensor(target)
     value, other = scope.value(), scope.value()
     text = (

@@ -20,6 +20,7 @@ import traceback
 from dataclasses import dataclass, field
 
 import torch
+import torch._dynamo  # here and not in each worker: the first checkpoint imports it
 from _program_cases import random_case
 from _program_check import Verdict, check, examine, quiet
 from _program_shrink import shrunk
