@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import gc
-import itertools
 import os
-import statistics
 
 
 class _Mallinfo(ctypes.Structure):
@@ -39,20 +36,3 @@ def bytes_in_use() -> int:
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def growth(call, calls: int = 8, warm: int = 3) -> float:
-    """Bytes that one more call leaves in use, without the garbage collector's help: the median,
-    since a cache of somebody's grows now and then."""
-    for _ in range(warm):
-        call()
-    gc.collect()
-    gc.disable()
-    try:
-        marks = [bytes_in_use()]
-        for _ in range(calls):
-            call()
-            marks.append(bytes_in_use())
-        return statistics.median(b - a for a, b in itertools.pairwise(marks))
-    finally:
-        gc.enable()
