@@ -27,7 +27,7 @@ linear.weight.detach() @ {x}; residual.first(residual.second({x}))
 """)
 
 AUTOGRAD = split("""
-torch.autograd.grad((({t} := {x}.detach().requires_grad_()) * {t} * {y}).sum(), {t})[0]
+torch.autograd.grad(total(({t} := {x}.detach().requires_grad_()) * {t}), {t})[0].detach()
 torch.autograd.grad(total(({t} := {x}.detach().requires_grad_()) * {y}), {t}, create_graph=True)[0]
 torch.autograd.functional.jvp(torch.sin, {x}, {y})[1]
 torch.autograd.functional.vjp(torch.sin, {x}, {y})[1]; {x}.detach().requires_grad_() * {y}

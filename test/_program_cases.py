@@ -37,7 +37,7 @@ class _Writer:
     def __init__(self, rng: random.Random, nest: tuple[str, ...]):
         self.rng = rng
         self.nest = nest
-        self.small = order(nest) > 3  # a high derivative: nothing that costs time
+        self.small = order(nest) > 2  # a high derivative: nothing that costs time
         self.dtype = "float64"
         if rng.random() < 0.05 and order(nest) < 3:
             self.dtype = "float32"

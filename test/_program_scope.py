@@ -72,7 +72,8 @@ class Scope:
             self.statements.pop()
             return False
         self.floats.append(name)
-        if self._made_here(name):
+        # What vmap returns may be one example, expanded: not to be written into.
+        if self._made_here(name) and "T.vmap" not in expression:
             self.writable.append(name)
         return True
 

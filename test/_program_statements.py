@@ -23,7 +23,7 @@ torch.atan2({x}, {y}.square() + 1); torch.hypot({x}, {y}.square() + 1); {x}.lerp
 torch.addcmul({x}, {y}, {y}, value=0.5); torch.addcdiv({x}, {y}, {x} * {x} + 1)
 torch.logaddexp({x}, {y}); torch.dot({x}, {y}); torch.mv({x}, {y}); torch.addmm({x}, {x}, {y})
 torch.baddbmm({x}, {x}, {y}); torch.einsum('i,j->ij', {x}, {y})
-torch.einsum('ij,kj->ik', {x}, {y}); torch.kron({x}, {y}); torch.cdist({x}, {y}.square() + 2)
+torch.einsum('ij,kj->ik', {x}, {y}); torch.cdist({x}, {y}.square() + 2)
 torch.nn.functional.linear({x}, {y}); torch.matmul({x}, {y}.t()); torch.where({x} > 0, {x}, {y})
 {x}.masked_fill({x} > 0.2, {c}); {x}.pow(2) * {y}; torch.xlogy({x}, {y}.square() + 1)
 torch.nn.functional.mse_loss({x}, {y})

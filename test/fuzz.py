@@ -47,7 +47,7 @@ class Tally:
         self.nests[nest] += 1
         for verdict in verdicts:
             self.checks[verdict.kind] += 1
-            if verdict.kind in ("refused", "invalid"):
+            if verdict.kind in ("refused", "invalid", "slow"):
                 group = verdict.kind, verdict.group
                 self.refusals[group] += 1
                 self.examples.setdefault(group, seed)
