@@ -17,8 +17,11 @@ SOURCES := setup.py $(shell find csrc)
 # One thread each for the test workers: with more, two workers on two cores fight over them.
 PYTEST = OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal
 
+PROGRAMS ?= 10000
+CALLS ?= 1000
+
 .DEFAULT_GOAL := help
-.PHONY: help env build demo test test-quick test-cpp bench lint format clean
+.PHONY: help env build demo test test-quick test-cpp fuzz soak bench lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -40,6 +43,12 @@ test-cpp: $(ENV)  ## the C++ core without Python: CMake and ctest
 	cmake -S . -B build/cmake -G Ninja -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	cmake --build build/cmake
 	ctest --test-dir build/cmake --output-on-failure
+
+fuzz: $(READY)  ## random programs against plain autograd: make fuzz PROGRAMS=100000
+	OMP_NUM_THREADS=1 PYTHONPATH=test python test/fuzz.py --programs $(PROGRAMS)
+
+soak: $(READY)  ## every transform and pair, many calls, nothing kept: make soak CALLS=10000
+	OMP_NUM_THREADS=1 PYTHONPATH=test python test/soak.py --calls $(CALLS)
 
 bench: $(READY)  ## the benchmarks, against torch.func
 	python -m benchmarks
