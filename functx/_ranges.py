@@ -32,7 +32,7 @@ def _attached(plain: Callable[..., Tensor], operator: Callable[..., Tensor]) -> 
     def replacement(*args: Any, **kwargs: Any) -> Tensor:
         ends = (*args[:2], kwargs.get("start"), kwargs.get("end"))
         if has_torch_function(ends):
-            return handle_torch_function(replacement, ends, *args, **kwargs)  # type: ignore[no-any-return]
+            return handle_torch_function(replacement, ends, *args, **kwargs)
         is_tracked = any(isinstance(end, Tensor) and end.requires_grad for end in ends)
         if is_tracked and _C.level_depth() and kwargs.get("out") is None:
             kwargs = {k: v for k, v in kwargs.items() if k not in ("out", "requires_grad")}
