@@ -283,6 +283,7 @@ def _batch(
 ) -> Result:
     leaves, spec = flatten(args)
     values, batched = _C.split_batched(level, leaves)
+    values = _apart(values, leaves)
     if any(batched) and isinstance(operation, CustomOperation) and operation.has_vmap:
         result = _use_vmap_rule(operation, level, args, values, batched)
         return operation.with_context(args, needs, result) if wants_context else result
@@ -300,6 +301,17 @@ def _batch(
         flags = in_batch.batched_context if in_batch is not None else [False] * len(tensors)
         context = context.with_leaves(_wrap(level, tensors, flags, known))
     return Result(unflatten(wrapped, output_spec), result.is_tuple, context)
+
+
+def _apart(values: list[Any], leaves: Sequence[Any]) -> list[Any]:
+    """`values`, with an alias of one that is the value of two leaves: identity tells them apart."""
+    owners: dict[int, Any] = {}
+    return [
+        torch.ops.aten.alias(value)
+        if isinstance(value, Tensor) and owners.setdefault(id(value), leaf) is not leaf
+        else value
+        for value, leaf in zip(values, leaves, strict=True)
+    ]
 
 
 def _wrap(
@@ -355,6 +367,7 @@ def _push_forward(
 ) -> Result:
     leaves, spec = flatten(args)
     primals, tangents = _split_duals(level, leaves)
+    primals = _apart(primals, leaves)
     by_leaf = {id(leaf): tangent for leaf, tangent in zip(leaves, tangents, strict=True)}
     # PyTorch does not look for tensors to differentiate inside of other arguments.
     of_args = [by_leaf[id(arg)] if isinstance(arg, Tensor) else None for arg in args]

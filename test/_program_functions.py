@@ -47,8 +47,11 @@ def quietly(function, *args):
 
 
 def hooked(function, *args):
-    """With what autograd saves held in a list by saved-tensor hooks."""
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: [x], lambda held: held[0]):
+    """With what autograd saves held in a list by saved-tensor hooks.
+
+    A copy of it: PyTorch does not look whether what a hook holds was overwritten since.
+    """
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: [x.clone()], lambda held: held[0]):
         return function(*args)
 
 

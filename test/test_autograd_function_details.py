@@ -394,3 +394,42 @@ def test_a_custom_operator_on_tapes_in_two_strata():
     inner = functx.vmap(functx.grad(lambda x: (sine(x) ** 2).sum()))
     assert_close(functx.grad(lambda b: inner(b).sum())(batch), expected)
     assert_close(functx.vmap(functx.grad(lambda b: inner(b[None]).sum()))(batch), expected)
+
+
+class ProductWithSine(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, y):
+        return x.sin() * y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, y = ctx.saved_tensors
+        return gradient * x.cos() * y, gradient * x.sin()
+
+    @staticmethod
+    def jvp(ctx, x_tangent, y_tangent):
+        x, y = ctx.saved_tensors
+        tangent = 0 if y_tangent is None else y_tangent * x.sin()
+        return tangent if x_tangent is None else tangent + x_tangent * x.cos() * y
+
+
+def test_one_tensor_for_two_arguments():
+    """Of which the function is differentiated by one: the other is a constant."""
+    x = randn(3)
+
+    def f(x, y):
+        return ProductWithSine.apply(y, x).sum()
+
+    zeros = torch.zeros(3, 3, dtype=x.dtype)
+    assert_close(functx.hessian(f)(x, x), zeros)
+    assert_close(functx.jacfwd(functx.grad(f))(x, x), zeros)
+    assert_close(functx.jacrev(functx.jacfwd(f))(x, x), zeros)
+    assert_close(functx.jvp(lambda y: f(x, y), (x,), (x,))[1], (x.cos() * x * x).sum())
+    assert_close(functx.vmap(f, (None, 0))(x[0], x), x.sin() * x[0])

@@ -16,11 +16,8 @@ bool is_differentiated(const Tensor& tensor) {
   if (wrapper == nullptr) {
     return false;
   }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    return is_differentiated(static_cast<const BatchedTensor*>(wrapper)->value());
-  }
-  const auto* dual = static_cast<const DualTensor*>(wrapper);
-  return dual->tangent().defined() || is_differentiated(dual->primal());
+  const auto values = wrapper->values();
+  return values.size() > 1 || is_differentiated(values[0]);  // two: there is a tangent
 }
 
 }  // namespace functx

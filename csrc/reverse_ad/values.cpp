@@ -4,19 +4,12 @@
 
 #include <algorithm>
 
-#include "batching/batched_tensor.h"
-#include "forward_ad/dual_tensor.h"
+#include "core/tracked.h"
 
 namespace functx {
 
 Tensor plain_value(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
-  if (wrapper == nullptr) {
-    return tensor;
-  }
-  return plain_value(wrapper->level()->transform == Transform::Vmap
-                         ? static_cast<const BatchedTensor*>(wrapper)->value()
-                         : static_cast<const DualTensor*>(wrapper)->primal());
+  return innermost_value(tensor);
 }
 
 bool has_numbers(const Tensor& plain) {
@@ -30,6 +23,8 @@ bool can_be_read(const Tensor& plain) {
 
 Sizes sizes_of(const Tensor& plain) {
   Sizes sizes;
+  // A copy is not to be made as a wrapper.
+  const HideFrom levels;
   const Tensor values = plain.is_contiguous() ? plain : plain.detach().contiguous();
   AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(
       at::kHalf, at::kBFloat16, values.scalar_type(), "sizes_of", [&] {
@@ -55,15 +50,12 @@ bool any_zero(const Tensor& plain) {
 }
 
 Tensor constant(const Tensor& tensor) {
-  const Wrapper* wrapper = as_wrapper(tensor);
+  Wrapper* wrapper = as_wrapper(tensor);
   if (wrapper == nullptr) {
     return tensor.requires_grad() ? tensor.detach() : tensor;
   }
-  if (wrapper->level()->transform == Transform::Vmap) {
-    const Batched batched = static_cast<const BatchedTensor*>(wrapper)->batched();
-    return make_batched(wrapper->level(), {constant(batched.value), batched.is_batched});
-  }
-  return constant(static_cast<const DualTensor*>(wrapper)->primal());
+  const Tensor value = constant(wrapper->values()[0]);
+  return wrapper->level()->transform == Transform::Vmap ? wrapper->around({value}) : value;
 }
 
 int64_t active_derivatives() {
