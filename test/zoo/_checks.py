@@ -1,7 +1,7 @@
 """What is checked of each model: a composition of transforms, and what it has to give.
 
-The references are plain autograd in a Python loop, and for second derivatives central differences of
-plain autograd's gradients.
+The references are plain autograd in a Python loop, and for second derivatives central differences
+of plain autograd's gradients.
 """
 
 import torch
@@ -170,7 +170,7 @@ def want_vmap_linearize(s):
 
 
 def difference(s, f):
-    """The central difference of `f(step)`, a pytree; of fourth order where the step has to be wide."""
+    """The central difference of `f(step)`, a pytree; of fourth order where the step is wide."""
     tree_map = torch.utils._pytree.tree_map
     if not s.single:
         return tree_map(lambda a, b: (b - a) / (2 * STEP), f(-STEP), f(STEP))

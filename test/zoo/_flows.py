@@ -46,7 +46,7 @@ class Equation(nn.Module):
 
     def forward(self, y):
         t = torch.tensor([0.0, 0.3, 0.7], dtype=y.dtype)
-        # `functional_call` puts the parameters back before the adjoint method reads them: so by value.
+        # By value: `functional_call` puts the parameters back before the adjoint method reads them.
         params = dict(self.net.named_parameters())
 
         def slope(t, y):

@@ -1,4 +1,4 @@
-"""Graph networks of PyTorch Geometric: `x` is the nodes' features, the graph is the same for all."""
+"""Graph networks of PyTorch Geometric: `x` is the nodes' features; all have the same graph."""
 
 import torch
 import torch_geometric.nn as gnn
@@ -102,10 +102,6 @@ def aggregated(make, width=6):
     return lambda: Entry(Aggregated(make(), width).eval(), nodes(), (), lambda m, x: m(x))
 
 
-DIME = dict(
-    hidden_channels=8, out_channels=2, num_blocks=1, num_bilinear=2, num_spherical=2, num_radial=2
-)
-
 MODELS = {
     "gcn": model(gnn.GCN, FEATURES, 6, 2, 3),
     "graph sage": model(gnn.GraphSAGE, FEATURES, 6, 2, 3),
@@ -169,9 +165,11 @@ MODELS = {
         (),
         lambda m, x: m(x, EDGES, BATCH),
     ),
-    "point net": model(gnn.PointNetConv, mlp(7, 6, 3), call=pointnet),
+    "point net": lambda: Entry(gnn.PointNetConv(mlp(7, 6, 3)), nodes(), (), pointnet),
     "point transformer": model(gnn.PointTransformerConv, FEATURES, 3, call=pointnet),
-    "dynamic edge": model(gnn.EdgeConv, mlp(8, 6, 3)),
+    "dynamic edge": lambda: Entry(
+        gnn.EdgeConv(mlp(8, 6, 3)), nodes(), (), lambda m, x: m(x, EDGES)
+    ),
     "hypergraph": model(gnn.HypergraphConv, FEATURES, 3),
     "hgt": lambda: Entry(Hetero(), nodes(), (), lambda m, x: m(x)),
     "graph u net": model(gnn.GraphUNet, FEATURES, 6, 3, depth=2, pool_ratios=0.6),

@@ -1,3 +1,3 @@
-"""What is known to raise: for each model, patterns of checks and what the message has to contain."""
+"""What is known to raise: for each model, patterns of checks and a part of the message."""
 
 REFUSALS: dict = {}

@@ -72,7 +72,7 @@ MODELS = {
     "xt alibi": wrapped(xt.Decoder, alibi_pos_bias=True),
     "xt t5 bias": wrapped(xt.Decoder, rel_pos_bias=True),
     "xt glu": wrapped(xt.Decoder, ff_glu=True, ff_swish=True, use_rmsnorm=True),
-    "xt scalenorm": wrapped(xt.Encoder, use_scalenorm=True, ff_relu_squared=True),
+    "xt scalenorm": wrapped(xt.Encoder, use_scalenorm=True),
     "xt simple rmsnorm": wrapped(xt.Encoder, use_simple_rmsnorm=True, sandwich_norm=True),
     "xt macaron": wrapped(xt.Encoder, macaron=True),
     "xt gate residual": wrapped(xt.Encoder, gate_residual=True),
