@@ -11,7 +11,7 @@ import functx
 from functx import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 STEP = 1e-5
-WIDE = 3e-3  # where float32 is inside
+WIDE = 1e-3  # where float32 is inside
 
 
 # ---- the compositions ----

@@ -24,13 +24,11 @@ def configured(name, config):
     return made(made.config_class(**config)).eval()
 
 
-def image(name, *, size=8, channels=2, single=False, **config):
+def image(name, *, size=8, channels=2, **config):
     def build():
         given = TINY | IMAGE | {"image_size": size, "num_channels": channels} | config
         model = configured(name, {k: v for k, v in given.items() if v is not None})
-        return Entry(
-            model, images(size, channels), (), lambda m, x: m(pixel_values=x.unsqueeze(0)), single
-        )
+        return Entry(model, images(size, channels), (), lambda m, x: m(pixel_values=x.unsqueeze(0)))
 
     return build
 
@@ -301,7 +299,7 @@ def ast():
 
 MODELS = {
     "vit": image("ViTForImageClassification"),
-    "vit eager": image("ViTForImageClassification", single=True, attn_implementation="eager"),
+    "vit eager": image("ViTForImageClassification", attn_implementation="eager"),
     "deit": image("DeiTForImageClassification"),
     "beit": image("BeitForImageClassification", use_relative_position_bias=True),
     "data2vec vision": image(

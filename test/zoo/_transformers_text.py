@@ -21,7 +21,7 @@ def tokens(length=LENGTH, words=WORDS):
     return (torch.arange(EXAMPLES * length) * 5 % (words - 2) + 2).reshape(EXAMPLES, length)
 
 
-def reads_embeddings(model, single, length, words=WORDS, **options):
+def reads_embeddings(model, length, words=WORDS, **options):
     """`x` is added to the embeddings of the tokens; the layers see a batch of one."""
     table = model.get_input_embeddings()
     ids = tokens(length, words)
@@ -32,11 +32,13 @@ def reads_embeddings(model, single, length, words=WORDS, **options):
 
     width = table.weight.shape[-1]
     xs = 0.3 * numbers((EXAMPLES, length, width), 0.4, torch.float64)
-    return Entry(model, xs, (ids,), call, single)
+    return Entry(model, xs, (ids,), call)
 
 
-def text(name, *, length=LENGTH, options=None, attention=None, train=False, single=False, **config):
-    """A builder of the model `name`; `config` goes over the tiny configuration."""
+def text(name, *, length=LENGTH, options=None, attention=None, train=False, frozen=False, **config):
+    """A builder of the model `name`; `config` goes over the tiny configuration. If it reads its
+    parameters again in the backward pass, when `functional_call` has put them back, it is `frozen`.
+    """
 
     def build():
         made = getattr(tf, name)
@@ -46,7 +48,8 @@ def text(name, *, length=LENGTH, options=None, attention=None, train=False, sing
             made_config._attn_implementation = attention
         # The kernels for experts are not there in float64.
         made_config._experts_implementation = "eager"
-        return reads_embeddings(made(made_config).train(train), single, length, **(options or {}))
+        model = made(made_config).train(train).requires_grad_(not frozen)
+        return reads_embeddings(model, length, **(options or {}))
 
     return build
 
@@ -65,7 +68,7 @@ BART = {
 }
 
 
-def seq2seq(name, *, length=LENGTH, options=None, attention=None, single=False, **config):
+def seq2seq(name, *, length=LENGTH, options=None, attention=None, **config):
     """An encoder that reads `x`, and a decoder that reads tokens."""
 
     def build():
@@ -85,7 +88,7 @@ def seq2seq(name, *, length=LENGTH, options=None, attention=None, single=False, 
             return model(**given, **(options or {}))
 
         xs = 0.3 * numbers((EXAMPLES, length, 8), 0.4, torch.float64)
-        return Entry(model.eval(), xs, (ids,), call, single)
+        return Entry(model.eval(), xs, (ids,), call)
 
     return build
 
@@ -112,7 +115,6 @@ MODELS = {
     ),
     "funnel": text(
         "FunnelForMaskedLM",
-        single=True,
         num_hidden_layers=None,
         d_model=8,
         block_sizes=[1, 1],
@@ -124,7 +126,6 @@ MODELS = {
     "fnet": text("FNetForMaskedLM", tpu_short_seq_length=5),
     "longformer": text(
         "LongformerForMaskedLM",
-        single=True,
         length=8,
         attention_window=[4],
         max_position_embeddings=30,
@@ -141,6 +142,7 @@ MODELS = {
     "reformer": text(
         "ReformerModelWithLMHead",
         train=True,
+        frozen=True,
         hidden_dropout_prob=0.0,
         length=8,
         attention_head_size=4,
@@ -157,7 +159,7 @@ MODELS = {
         num_buckets=2,
     ),
     "nystromformer": text(
-        "NystromformerForMaskedLM", single=True, num_landmarks=2, segment_means_seq_len=4, length=4
+        "NystromformerForMaskedLM", num_landmarks=2, segment_means_seq_len=4, length=4
     ),
     "convbert": text("ConvBertForMaskedLM", embedding_size=8, conv_kernel_size=3, head_ratio=1),
     "mobilebert": text(
@@ -198,7 +200,6 @@ MODELS = {
     ),
     "xlm": text(
         "XLMWithLMHeadModel",
-        single=True,
         pad_index=0,
         emb_dim=8,
         n_layers=1,
@@ -213,7 +214,6 @@ MODELS = {
     "gpt2 cache": text("GPT2LMHeadModel", options=CACHE),
     "gpt neo": text(
         "GPTNeoForCausalLM",
-        single=True,
         num_layers=2,
         num_heads=2,
         num_hidden_layers=None,
@@ -246,14 +246,14 @@ MODELS = {
         "GPTBigCodeForCausalLM", n_embd=8, n_layer=1, n_head=2, n_positions=16, options=NO_CACHE
     ),
     "opt": text("OPTForCausalLM", word_embed_proj_dim=8, ffn_dim=12, options=NO_CACHE),
-    "bloom": text("BloomForCausalLM", single=True, n_layer=1, n_head=2, options=NO_CACHE),
+    "bloom": text("BloomForCausalLM", n_layer=1, n_head=2, options=NO_CACHE),
     "falcon": text("FalconForCausalLM", options=NO_CACHE),
     "falcon alibi": text("FalconForCausalLM", alibi=True, options=NO_CACHE),
-    "mpt": text("MptForCausalLM", single=True, d_model=8, n_heads=2, n_layers=1, options=NO_CACHE),
+    "mpt": text("MptForCausalLM", d_model=8, n_heads=2, n_layers=1, options=NO_CACHE),
     "llama": text("LlamaForCausalLM", options=NO_CACHE, num_key_value_heads=1),
     "llama cache": text("LlamaForCausalLM", options=CACHE, num_key_value_heads=1),
     "llama eager": text(
-        "LlamaForCausalLM", single=True, options=NO_CACHE, num_key_value_heads=1, attention="eager"
+        "LlamaForCausalLM", options=NO_CACHE, num_key_value_heads=1, attention="eager"
     ),
     "mistral": text(
         "MistralForCausalLM", options=NO_CACHE, num_key_value_heads=1, sliding_window=3
@@ -266,9 +266,7 @@ MODELS = {
         num_experts_per_tok=1,
     ),
     "gemma": text("GemmaForCausalLM", options=NO_CACHE, **ONE_KV),
-    "gemma2": text(
-        "Gemma2ForCausalLM", single=True, options=NO_CACHE, num_key_value_heads=1, head_dim=4
-    ),
+    "gemma2": text("Gemma2ForCausalLM", options=NO_CACHE, num_key_value_heads=1, head_dim=4),
     "gemma3": text("Gemma3ForCausalLM", options=NO_CACHE, num_key_value_heads=1, head_dim=4),
     "qwen2": text("Qwen2ForCausalLM", options=NO_CACHE, num_key_value_heads=1),
     "qwen3": text("Qwen3ForCausalLM", options=NO_CACHE, **ONE_KV),
@@ -329,7 +327,6 @@ MODELS = {
     ),
     "gpt oss": text(
         "GptOssForCausalLM",
-        single=True,
         options=NO_CACHE,
         num_key_value_heads=1,
         head_dim=4,
@@ -337,12 +334,9 @@ MODELS = {
         num_experts_per_tok=1,
         attention="eager",
     ),
-    "mamba": text(
-        "MambaForCausalLM", single=True, state_size=3, time_step_rank=2, options=NO_CACHE
-    ),
+    "mamba": text("MambaForCausalLM", state_size=3, time_step_rank=2, options=NO_CACHE),
     "mamba2": text(
         "Mamba2ForCausalLM",
-        single=True,
         state_size=3,
         num_heads=4,
         head_dim=4,
@@ -351,7 +345,7 @@ MODELS = {
         options=NO_CACHE,
     ),
     "falcon mamba": text(
-        "FalconMambaForCausalLM", single=True, state_size=3, time_step_rank=2, options=NO_CACHE
+        "FalconMambaForCausalLM", state_size=3, time_step_rank=2, options=NO_CACHE
     ),
     "recurrent gemma": text(
         "RecurrentGemmaForCausalLM",
@@ -363,14 +357,12 @@ MODELS = {
     ),
     "rwkv": text(
         "RwkvForCausalLM",
-        single=True,
         num_hidden_layers=2,
         attention_hidden_size=8,
         options=NO_CACHE,
     ),
     "xlstm": text(
         "xLSTMForCausalLM",
-        single=True,
         num_heads=2,
         num_blocks=1,
         embedding_dim=8,
@@ -431,7 +423,6 @@ MODELS = {
     ),
     "long t5": seq2seq(
         "LongT5ForConditionalGeneration",
-        single=True,
         feed_forward_proj="gated-gelu",
         d_kv=4,
         d_ff=12,
@@ -445,8 +436,6 @@ MODELS = {
     "bart": seq2seq("BartForConditionalGeneration", options=NO_CACHE),
     "pegasus": seq2seq("PegasusForConditionalGeneration", options=NO_CACHE),
     "mbart": seq2seq("MBartForConditionalGeneration", options=NO_CACHE),
-    "led": seq2seq(
-        "LEDForConditionalGeneration", single=True, attention_window=[4], length=8, options=NO_CACHE
-    ),
+    "led": seq2seq("LEDForConditionalGeneration", attention_window=[4], length=8, options=NO_CACHE),
     "blenderbot": seq2seq("BlenderbotForConditionalGeneration", options=NO_CACHE),
 }

@@ -22,7 +22,7 @@ def wrapped(layers, wrapper=None, call=scaled, **options):
             num_tokens=11, max_seq_len=8, attn_layers=layers(**(DIM | options)), **(wrapper or {})
         )
         xs = 0.3 * numbers((EXAMPLES, 5, 8), 0.4, torch.float64)
-        return Entry(model.eval(), xs, (tokens(),), call, single=True)
+        return Entry(model.eval(), xs, (tokens(),), call)
 
     return build
 
@@ -32,7 +32,7 @@ def continuous(layers=xt.Decoder, **options):
         model = xt.ContinuousTransformerWrapper(
             dim_in=3, dim_out=2, max_seq_len=8, attn_layers=layers(**(DIM | options))
         )
-        return Entry(model.eval(), numbers((EXAMPLES, 5, 3), 0.4, torch.float64), single=True)
+        return Entry(model.eval(), numbers((EXAMPLES, 5, 3), 0.4, torch.float64))
 
     return build
 
@@ -41,7 +41,7 @@ def vit():
     model = xt.ViTransformerWrapper(
         image_size=8, patch_size=4, num_classes=3, attn_layers=xt.Encoder(**DIM)
     )
-    return Entry(model.eval(), numbers((EXAMPLES, 3, 8, 8), 0.4, torch.float64), single=True)
+    return Entry(model.eval(), numbers((EXAMPLES, 3, 8, 8), 0.4, torch.float64))
 
 
 def cross():
@@ -58,9 +58,7 @@ def cross():
             ids.unsqueeze(0), context=m["encoder"](x.unsqueeze(0), return_embeddings=True)
         )
 
-    return Entry(
-        model, numbers((EXAMPLES, 4, 3), 0.4, torch.float64), (tokens(),), call, single=True
-    )
+    return Entry(model, numbers((EXAMPLES, 4, 3), 0.4, torch.float64), (tokens(),), call)
 
 
 MODELS = {
