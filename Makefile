@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Stamps: .venv holds what requirements-dev.txt asks for; the extension is younger than its sources
-# (`find` lists folders too, whose time tells of a deleted file); functx is installed as editable.
+# (`find` lists folders too, whose time tells of a deleted file); functx is installed as editable;
+# .venv holds the libraries of models too.
 ENV := $(VENV)/.requirements
 BUILT := build/.built
 READY := $(VENV)/.editable
+ZOO := $(VENV)/.requirements-zoo
 SOURCES := setup.py $(shell find csrc)
 
 # One thread each for the test workers: with more, two workers on two cores fight over them.
@@ -21,7 +23,7 @@ PROGRAMS ?= 10000
 CALLS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help env build demo test test-quick test-cpp fuzz soak bench lint format clean
+.PHONY: help env build demo test test-quick test-zoo test-zoo-all test-cpp fuzz soak bench lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -38,6 +40,12 @@ test: $(READY)  ## every test, the docstring examples too
 
 test-quick: $(READY)  ## the tests without the slow ones: under 3 minutes
 	$(PYTEST) -m "not slow"
+
+test-zoo: $(READY) $(ZOO)  ## real models of other libraries: the quick ones
+	$(PYTEST) -m "not slow" test/zoo/test_zoo.py
+
+test-zoo-all: $(READY) $(ZOO)  ## all of them
+	$(PYTEST) test/zoo/test_zoo.py
 
 test-cpp: $(ENV)  ## the C++ core without Python: CMake and ctest
 	cmake -S . -B build/cmake -G Ninja -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python
@@ -71,6 +79,10 @@ clean:  ## remove what was built; .venv stays
 $(ENV): requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(ZOO): requirements-zoo.txt $(ENV)
+	python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-zoo.txt
 	touch $@
 
 # Quicker than pip, and the compiler's messages are seen. Objects that are up to date are kept.
