@@ -253,17 +253,20 @@ at::DimVector other_dims(const Batched& x, int64_t dim) {
   return dims;
 }
 
+Batched norms_of(const Batched& v, int64_t dim) {
+  const at::DimVector dims = other_dims(v, dim);
+  // A norm over no dimensions would be one over all.
+  return {dims.empty() ? v.value.abs()
+                       : ops::linalg_vector_norm::call(v.value, 2, dims, true, std::nullopt),
+          v.is_batched};
+}
+
 std::tuple<Batched, Batched> weight_norm(const Batched& v, const Batched& g, int64_t dim) {
   if (!any(v, g)) {
     auto [weight, norms] = ops::_weight_norm_interface::call(v.value, g.value, dim);
     return {{weight, false}, {norms, false}};
   }
-  const at::DimVector dims = other_dims(v, dim);
-  // A norm over no dimensions would be one over all.
-  const Batched norms{dims.empty()
-                          ? v.value.abs()
-                          : ops::linalg_vector_norm::call(v.value, 2, dims, true, std::nullopt),
-                      v.is_batched};
+  const Batched norms = norms_of(v, dim);
   const Batched scale{ops::div_Tensor::call(align_rank(g, v.logical_dim()), norms.value),
                       any(v, g)};
   return {multiply(v, scale), norms};
@@ -277,7 +280,9 @@ std::tuple<Batched, Batched> weight_norm_backward(const Batched& grad, const Bat
         ops::_weight_norm_interface_backward::call(grad.value, v.value, g.value, norms.value, dim);
     return {{grad_v, false}, {grad_g, false}};
   }
-  const Batched inverse{norms.value.reciprocal(), norms.is_batched};
+  // Those that were saved are constants.
+  const Batched lengths = is_differentiated(v.value) ? norms_of(v, dim) : norms;
+  const Batched inverse{lengths.value.reciprocal(), lengths.is_batched};
   const Batched unit = multiply(v, inverse);
   const Batched product = multiply(grad, unit);
   const at::DimVector dims = other_dims(product, dim);

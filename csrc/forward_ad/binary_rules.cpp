@@ -28,7 +28,9 @@ Tensor quotient_tangent(const Dual& self, const Dual& other, const Tensor& quoti
 
 Dual div(const Dual& self, const Dual& other) {
   Tensor primal = ops::div_Tensor::call(self.primal, other.primal);
-  Tensor tangent = quotient_tangent(self, other, primal);
+  // A quotient may be written to, since its gradient doesn't need it. That of the tangent does.
+  const bool is_saved = detail::is_recorded_below(other.tangent);
+  Tensor tangent = quotient_tangent(self, other, is_saved ? primal.clone() : primal);
   return conform(std::move(tangent), std::move(primal));
 }
 

@@ -104,6 +104,14 @@ Tensor det_without_division(const Tensor& a) {
   return n % 2 == 0 ? corner.neg() : corner;
 }
 
+// By the logarithm, whose gradient is the inverse, for matrices that have one. PyTorch's gradient
+// of the determinant of some examples is a choice between this and a formula that takes singular
+// values to be different, and where they aren't, has gradients that are no numbers.
+Tensor det_of_regular(const Tensor& a) {
+  const auto [sign, logabsdet] = ops::linalg_slogdet::call(a);
+  return sign.mul(logabsdet.exp());
+}
+
 // How many singular values, of the matrix that has the most, count as zero.
 int64_t largest_nullity(const Tensor& singular_values, int64_t order) {
   const Tensor plain = plain_value(singular_values);
@@ -128,7 +136,7 @@ Tensor det_of_singular(const Tensor& a, int64_t order) {
   const Tensor sizes = s.narrow(-1, 0, large);
   const Tensor rows = b.narrow(-2, 0, large).div(sizes.unsqueeze(-1));
   const Tensor block = rows.narrow(-1, 0, large);
-  const Tensor det = phase.mul(sizes.prod(-1)).mul(ops::linalg_det::call(block));
+  const Tensor det = phase.mul(sizes.prod(-1)).mul(det_of_regular(block));
   if (small == 0) {
     return det;
   }
@@ -142,10 +150,13 @@ Tensor det_of_singular(const Tensor& a, int64_t order) {
 std::optional<Factored> recorded_det(const Factored& result, const Tensor& a) {
   const auto& [det, lu, pivots] = result;
   const int64_t order = active_derivatives();
-  if (!any_singular(det, lu, order)) {
+  if (any_singular(det, lu, order)) {
+    return Factored{det_of_singular(a, order), lu, pivots};
+  }
+  if (order < 2 || lu.sym_numel() == 0 || !has_numbers(plain_value(lu))) {
     return std::nullopt;
   }
-  return Factored{det_of_singular(a, order), lu, pivots};
+  return Factored{det_of_regular(a), lu, pivots};
 }
 
 // ---- forward mode ----

@@ -117,6 +117,12 @@ Tensor pdist_backward(const LevelPtr& level, const Tensor& grad, const Tensor& r
 }
 
 // As a norm, whose derivatives of higher order are cared for.
+Tensor dist(const LevelPtr& level, const Tensor& self, const Tensor& other, const at::Scalar& p) {
+  const Tensor difference = untaped(level, self).sub(untaped(level, other));
+  return ops::linalg_vector_norm::call(difference, p, std::nullopt, /*keepdim=*/false,
+                                       std::nullopt);
+}
+
 std::optional<Tensor> recorded_dist(const Tensor& self, const Tensor& other, const at::Scalar& p) {
   if (active_derivatives() < 2) {
     return std::nullopt;
@@ -131,6 +137,7 @@ FUNCTX_RULES(jvp_distances) {
   dual_rule<ops::_cdist_forward, cdist>();
   dual_rule<ops::_euclidean_dist, euclidean_dist>();
   dual_rule<ops::_pdist_forward, pdist>();
+  Rules<ops::dist>::dual = &dist;
   Rules<ops::_cdist_backward>::dual = &cdist_backward;
   install_kernel<ops::_cdist_backward>();
   Rules<ops::_pdist_backward>::dual = &pdist_backward;

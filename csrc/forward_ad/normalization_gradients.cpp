@@ -3,6 +3,7 @@
 // the derivatives of these are wrong.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "forward_ad/conform.h"
@@ -17,8 +18,12 @@ namespace {
 
 Three fused(const LayerNorm& norm, const Tensor& grad, const Tensor& weight, const Tensor& bias,
             Mask mask) {
+  // The kernel for CPUs tells by the weight that statistics are in single precision.
+  const bool needs_weight = !weight.defined() && norm.mean.is_cpu() &&
+                            norm.mean.scalar_type() != norm.input.scalar_type();
+  const Tensor scale = needs_weight ? at::ones_symint(norm.shape(), norm.mean.options()) : weight;
   return ops::native_layer_norm_backward::call(grad, norm.input, norm.shape(), norm.mean, norm.rstd,
-                                               optional(weight), optional(bias), mask);
+                                               optional(scale), optional(bias), mask);
 }
 
 Three fused(const BatchNorm& norm, const Tensor& grad, const Tensor& weight, const Tensor&,

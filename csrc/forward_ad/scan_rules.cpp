@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "forward_ad/conform.h"
+#include "forward_ad/inplace.h"
 #include "forward_ad/scans.h"
 #include "reverse_ad/recordable.h"
 #include "reverse_ad/values.h"
@@ -72,6 +73,10 @@ Dual logcumsumexp(const Dual& self, int64_t dim) {
     t = step.join(t,
                   step.before(t).mul(share(before, sum)).add(step.here(t).mul(share(here, sum))));
     x = step.join(x, sum);
+  }
+  // PyTorch's operator has no second derivative by cotangents of zero, and a tape would record it.
+  if (!x.is_complex() && detail::is_recorded_below(self.primal)) {
+    return {x.alias(), std::move(t), false};
   }
   return {std::move(primal), std::move(t), false};
 }

@@ -54,6 +54,15 @@ std::tuple<Tensor, Tensor> weight_norm_backward(const LevelPtr& level, const Ten
                               untaped(level, norms), dim);
 }
 
+// Also where no tape of this stratum records: one of a stratum below may.
+std::optional<std::tuple<Tensor, Tensor>> differentiable_gradient(const LevelPtr&, bool,
+                                                                  const Tensor& grad,
+                                                                  const Tensor& v, const Tensor& g,
+                                                                  const Tensor& norms,
+                                                                  int64_t dim) {
+  return weight_norm_gradient(grad, v, g, norms, dim);
+}
+
 }  // namespace
 
 FUNCTX_RULES(jvp_weight_norm) {
@@ -64,7 +73,8 @@ FUNCTX_RULES(jvp_weight_norm) {
 
 // What PyTorch calls for a backward that is recorded.
 FUNCTX_RULES(gradients_of_weight_norm) {
-  recordable<ops::_weight_norm_differentiable_backward, weight_norm_gradient>();
+  rewritten<ops::_weight_norm_differentiable_backward, differentiable_gradient>();
+  recordable_on_plain_tensors<ops::_weight_norm_differentiable_backward, weight_norm_gradient>();
 }
 
 }  // namespace functx
