@@ -106,10 +106,13 @@ Tensor det_without_division(const Tensor& a) {
 
 // By the logarithm, whose gradient is the inverse, for matrices that have one. PyTorch's gradient
 // of the determinant of some examples is a choice between this and a formula that takes singular
-// values to be different, and where they aren't, has gradients that are no numbers.
-Tensor det_of_regular(const Tensor& a) {
+// values to be different, and where they aren't, has gradients that are no numbers. `value` is the
+// determinant, which a logarithm is less exact than.
+Tensor det_of_regular(const Tensor& a, const Tensor& value) {
   const auto [sign, logabsdet] = ops::linalg_slogdet::call(a);
-  return sign.mul(logabsdet.exp());
+  const Tensor growth = logabsdet.sub(constant(logabsdet)).exp();
+  const Tensor det = constant(value).mul(growth);
+  return a.is_complex() ? det.mul(sign.mul(constant(sign).conj())) : det;
 }
 
 // How many singular values, of the matrix that has the most, count as zero.
@@ -136,7 +139,8 @@ Tensor det_of_singular(const Tensor& a, int64_t order) {
   const Tensor sizes = s.narrow(-1, 0, large);
   const Tensor rows = b.narrow(-2, 0, large).div(sizes.unsqueeze(-1));
   const Tensor block = rows.narrow(-1, 0, large);
-  const Tensor det = phase.mul(sizes.prod(-1)).mul(det_of_regular(block));
+  const Tensor det =
+      phase.mul(sizes.prod(-1)).mul(det_of_regular(block, ops::linalg_det::call(constant(block))));
   if (small == 0) {
     return det;
   }
@@ -156,7 +160,7 @@ std::optional<Factored> recorded_det(const Factored& result, const Tensor& a) {
   if (order < 2 || lu.sym_numel() == 0 || !has_numbers(plain_value(lu))) {
     return std::nullopt;
   }
-  return Factored{det_of_regular(a), lu, pivots};
+  return Factored{det_of_regular(a, det), lu, pivots};
 }
 
 // ---- forward mode ----
