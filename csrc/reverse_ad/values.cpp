@@ -8,9 +8,7 @@
 
 namespace functx {
 
-Tensor plain_value(const Tensor& tensor) {
-  return innermost_value(tensor);
-}
+Tensor plain_value(const Tensor& tensor) { return innermost_value(tensor); }
 
 bool has_numbers(const Tensor& plain) {
   return plain.defined() && plain.layout() == at::kStrided && !plain.is_meta() &&
