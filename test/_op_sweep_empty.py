@@ -406,7 +406,7 @@ def judge(outcome, where, compute, expected):
 
 
 def first_lines(error):
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:500]
 
 
 def described(sample, dims):

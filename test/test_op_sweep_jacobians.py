@@ -7,6 +7,7 @@ import pytest
 import torch
 from _derivative_exceptions import reason_to_refuse
 from _op_db import ENTRIES
+from _op_exceptions import Reason
 from _op_sweep_jacobians import sweep
 
 import functx
@@ -17,8 +18,26 @@ CASES = [
     (torch.float32, "transposed", False),
     (torch.bfloat16, "contiguous", True),
 ]
+# The sweep compares with plain autograd.
+WRONG_IN_PYTORCH = {
+    # Its gradient by the old values is that of the places where these are not kept.
+    "as_strided_scatter",
+    # Statistics that are saved for the backward pass, which has the derivative through them: their
+    # gradients are left out.
+    "native_group_norm",
+}
+# By definition: Jacobians are of real results.
+COMPLEX = Reason("jacrev is of real results", "Expected all outputs to be real")
+REFUSED = {
+    "nn.functional.linear_cross_entropy.chunked_none": Reason(
+        "PyTorch's backward pass writes into a buffer that all cotangents would share",
+        "the same for every example",
+    ),
+}
 NAMES = sorted(
-    name for name, op in ENTRIES.items() if op.supports_autograd and torch.float32 in op.dtypes
+    name
+    for name, op in ENTRIES.items()
+    if op.supports_autograd and torch.float32 in op.dtypes and name not in WRONG_IN_PYTORCH
 )
 
 
@@ -32,6 +51,6 @@ def test_jacrev(name):
         where = f"{dtype}, {layout}, oneDNN {onednn}: "
         assert not outcome.wrong, where + outcome.wrong[0]
         for error in outcome.errors:
-            reason = reason_to_refuse("jacrev", name)
-            assert reason is not None, where + error
-            assert re.search(reason.message, error), where + error
+            reasons = COMPLEX, REFUSED.get(name), reason_to_refuse("jacrev", name)
+            messages = [reason.message for reason in reasons if reason]
+            assert any(re.search(message, error) for message in messages), where + error

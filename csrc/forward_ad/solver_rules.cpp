@@ -63,7 +63,10 @@ std::tuple<Dual, Dual> triangular_solve(const Dual& b, const Dual& a, bool upper
     change.tangent = transpose ? change.tangent.mT() : change.tangent;
   }
   Tensor tangent = std::get<0>(solve(right_side(change, b, x, /*left=*/true)));
-  return {Dual{std::move(x), std::move(tangent)}, Dual{std::move(matrix), a.tangent, false}};
+  // The matrix that PyTorch returns has the leading dimensions of both.
+  Tensor matrix_tangent = a.has_tangent() ? a.tangent.expand_as(matrix) : a.tangent;
+  return {Dual{std::move(x), std::move(tangent)},
+          Dual{std::move(matrix), std::move(matrix_tangent), false}};
 }
 
 // (L L^H)^-1, of which PyTorch has another formula, which is wrong.
