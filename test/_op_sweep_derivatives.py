@@ -9,7 +9,12 @@ import dataclasses
 import functools
 
 import torch
-from _derivative_exceptions import BY_DEFINITION, CONSTANT_FACTORS, GRADIENT_NOT_TRACKED
+from _derivative_exceptions import (
+    BY_DEFINITION,
+    CONSTANT_FACTORS,
+    GRADIENT_NOT_TRACKED,
+    NOT_CONSTANT,
+)
 from _derivatives import (
     ForwardReference,
     ReverseReference,
@@ -182,13 +187,15 @@ KINDS = {
 def operator_of(op, sample, active):
     """The operator as a function of the tensors at `active` that returns what has derivatives."""
     call = sample.bind_smooth(op)
+    left_out = NOT_CONSTANT.get(full_name(op), ())
 
     def function(*inputs):
         tensors = [x.clone() for x in sample.tensors]
         for k, x in zip(active, inputs, strict=True):
             tensors[k] = x.clone()  # an operator may write, but not into a leaf
         seed_all(SEED)
-        return tuple(filter(is_differentiable, call(*tensors)))
+        results = [r for i, r in enumerate(call(*tensors)) if i not in left_out]
+        return tuple(filter(is_differentiable, results))
 
     return function
 
