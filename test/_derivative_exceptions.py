@@ -18,8 +18,8 @@ BY_DEFINITION = {
     "normal": "a sample is a constant, and not mean + std * noise",
 }
 
-# Results, by their positions, that are constants to plain autograd and not to functx, where they are
-# checked by test_silent_zeros.py.
+# Results, by their positions, that are constants to plain autograd and not to functx:
+# test_silent_zeros.py checks them.
 NOT_CONSTANT = {"linalg.lstsq": {3}}  # singular values
 
 CONSTANT_FACTORS = "max_norm"
