@@ -66,6 +66,8 @@ bool any_singular(const Tensor& det, const Tensor& lu, int64_t count, int64_t st
 
 // Whether a derivative of this order of one of the determinants would be wrong. `lu` are factors.
 bool any_singular(const Tensor& det, const Tensor& lu, int64_t order) {
+  // A copy is not to be made as a wrapper.
+  const HideFrom levels;
   Tensor factors = plain_value(lu), results = plain_value(det);
   if (!has_numbers(factors) || factors.numel() == 0) {
     return false;
