@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "batching/batched_tensor.h"
 #include "core/alias.h"
 #include "core/lift.h"
 #include "core/registry.h"
