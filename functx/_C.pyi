@@ -1,7 +1,7 @@
 """Types of the C++ extension: levels, wrappers, and the reverse-mode engine call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar, final
+from typing import Any, ParamSpec, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -38,19 +38,11 @@ def pop(level: Level) -> None:
 
 # These enter a level, call `body` with it and `args`, and leave it, whatever happens: an interrupt
 # has no chance between two steps.
-def in_vmap(
-    batch_size: int,
-    randomness: str,
-    body: Callable[Concatenate[Level, P], R],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> R: ...
-def in_jvp(body: Callable[Concatenate[Level, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+def in_vmap(batch_size: int, randomness: str, body: Callable[[Level], R]) -> R: ...
+def in_jvp(body: Callable[[Level], R]) -> R: ...
 def in_grad(
     arguments: tuple[tuple[Any, ...], dict[str, Any], int | tuple[int, ...]] | None,
-    body: Callable[Concatenate[Level, P], R],
-    *args: P.args,
-    **kwargs: P.kwargs,
+    body: Callable[[Level], R],
 ) -> R:
     """`arguments` are those of the function, and the positions of those that it is called with
     aliases of. Without them, none counts as the function's own."""

@@ -21,6 +21,9 @@ _COMPILED_ATTRIBUTES = frozenset(
 )
 
 
+_MISSING = object()
+
+
 def check_function(transform: str, func: Any) -> None:
     """Raises TypeError unless `func` can be called."""
     if not callable(func):
@@ -47,8 +50,15 @@ def wraps(func: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def decorate(wrapper: F) -> F:
-        functools.update_wrapper(wrapper, func)
+        # As functools.update_wrapper does, without an exception for each name that is missing:
+        # built-in functions lack some, and to make those takes as long as to enter a transform.
+        for assigned in functools.WRAPPER_ASSIGNMENTS:
+            value = getattr(func, assigned, _MISSING)
+            if value is not _MISSING:
+                setattr(wrapper, assigned, value)
         attributes = vars(wrapper)
+        attributes.update(getattr(func, "__dict__", ()))
+        attributes["__wrapped__"] = func
         if len(attributes) > 1:  # more than __wrapped__
             for name in list(attributes):
                 if name.startswith("_torchdynamo_") or name in _COMPILED_ATTRIBUTES:

@@ -31,6 +31,7 @@ from ._custom_function import (
     Result,
     can_have_tangent,
 )
+from ._detached_backward import refuse_detached, watch
 from ._function_beside_torch_func import call_in_torch_func, take_part_in_torch_func
 from ._once_differentiable import collect_tracked, make_final
 from .batching_rules import VmapInfo, check_out_dim, split_result
@@ -224,7 +225,9 @@ def _pull(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     if hasattr(context, "to_save"):
         context = context.with_attributes(to_save=ctx.saved_tensors)
     needs = ctx.needs_input_grad[1:]
-    return tuple(ctx.call.operation.backward(context, needs, gradients))
+    results = tuple(ctx.call.operation.backward(context, needs, gradients))
+    refuse_detached(ctx.call.operation.name, gradients, results)
+    return results
 
 
 def _pull_once(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -475,18 +478,20 @@ def _make_dual(level: _C.Level, value: Any, tangent: Tensor | None) -> Any:
 
 def install() -> None:
     """Makes `Function.apply` ask us about wrappers; called once, on import."""
-    transforms_of = _C.transforms_of
+    transforms_of, level_depth = _C.transforms_of, _C.level_depth
 
     @wraps(_plain_apply)
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         transforms = transforms_of(args)
-        if transforms == 0 and not kwargs:
-            return _plain_apply(cls, *args)
         if kwargs:
             transforms |= transforms_of(tuple(kwargs.values()))
         if transforms == 0:
-            return _plain_apply(cls, *args, **kwargs)
-        return _apply(cls, args, kwargs, transforms)
+            outputs = _plain_apply(cls, *args, **kwargs)
+        else:
+            outputs = _apply(cls, args, kwargs, transforms)
+        if level_depth() > 0:
+            watch(cls, outputs)
+        return outputs
 
     take_part_in_torch_func(_apply_before_torch_func)
     Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]

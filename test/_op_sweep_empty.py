@@ -1,9 +1,10 @@
-"""Runs operators of `op_db` on batches of no examples and on examples of no elements, in child
-processes: what ends a process is a result like others.
+"""Runs operators of `op_db` on batches of no examples and on examples of no elements or of single
+ones, in child processes: what ends a process is a result like others.
 
 A result over no examples has the shape and dtype that one example has, plain, with a dimension of
 size 0 more. Examples of no elements are samples in which a size has become 0; under vmap they are
-held against a loop, and derivatives against their shapes.
+held against a loop, and derivatives against their shapes. In others a size has become 1: there,
+strides say little of how a tensor lies in memory.
 """
 
 import collections
@@ -322,18 +323,30 @@ def emptied_samples(op, dtype, limit):
     for sample in itertools.islice(samples(op, dtype), limit):
         if any(x.numel() == 0 for x in sample.tensors):
             yield sample
-            continue
-        sizes = {size for x in sample.tensors for size in x.shape}
-        for size in sorted(sizes)[:3]:
-            draws = [[without(size, x) for x in draw] for draw in sample.draws]
-            yield dataclasses.replace(sample, draws=draws)
+        else:
+            yield from resized(sample, 0)
 
 
-def without(size, x):
+def resized(sample, new):
+    """Samples in which all dimensions of one size have a new one."""
+    sizes = {size for x in sample.tensors for size in x.shape if size > new}
+    for size in sorted(sizes)[:3]:
+        draws = [[cut(size, new, x) for x in draw] for draw in sample.draws]
+        yield dataclasses.replace(sample, draws=draws)
+
+
+def cut(size, new, x):
     for dim, length in enumerate(x.shape):
         if length == size:
-            x = x.narrow(dim, 0, 0)
+            x = x.narrow(dim, 0, new)
     return x
+
+
+def single_samples(op, dtype, limit):
+    for sample in itertools.islice(samples(op, dtype), limit):
+        yield from resized(sample, 1)
+        first = [[x[(slice(1),) * x.dim()] for x in draw] for draw in sample.draws]
+        yield dataclasses.replace(sample, draws=first)
 
 
 def by_jvp(call, sample, api):
@@ -373,17 +386,22 @@ EMPTY_EXAMPLES = {
 }
 
 
-def loop_over_nothing(op, call, sample, api, outcome):
+def loop_over(op, call, sample, api, outcome):
     for choice in choices(len(sample.tensors)):
         if any(choice):
             sweep_sample(op, call, call, sample, api, outcome, choice, (0,))
 
 
-def pull_back_nothing(op, call, sample, api, outcome):
+def pull_back(op, call, sample, api, outcome):
     sweep_vjp_sample(op, sample, api, outcome)
 
 
-AGAINST_LOOPS = {"vmap of nothing": loop_over_nothing, "vmap(vjp) of nothing": pull_back_nothing}
+AGAINST_LOOPS = {
+    "vmap of nothing": loop_over,
+    "vmap(vjp) of nothing": pull_back,
+    "vmap of one": loop_over,
+    "vmap(vjp) of one": pull_back,
+}
 
 KINDS = [*EMPTY_BATCH, *EMPTY_EXAMPLES, *AGAINST_LOOPS]
 
@@ -430,7 +448,7 @@ def sweep(kind, op, limit, announce):
     if kind in EMPTY_BATCH:
         cases = (s for s in samples(op, dtype, limit) if s.tensors)
     else:
-        cases = emptied_samples(op, dtype, limit)
+        cases = (single_samples if "of one" in kind else emptied_samples)(op, dtype, limit)
     for sample in cases:
         announce(False)
         call = sample.bind(function_of(op))
@@ -452,23 +470,24 @@ class Death:
     in_functx: bool
 
 
-def as_child(kind, limit):
-    """Sweeps the operators whose names come in, one a line; says on stdout what it is at."""
+def as_child(limit):
+    """Sweeps the cases that come in, kind and operator on a line; says on stdout what it is at."""
     warnings.simplefilter("ignore")
     say = functools.partial(print, flush=True)
-    for name in map(str.strip, sys.stdin):
+    for line in sys.stdin:
+        kind, name = line.strip().split(":", 1)
         outcome = sweep(kind, ENTRIES[name], limit, lambda is_ours: say("at", int(is_ours)))
         say("done", json.dumps({**vars(outcome), "loops": sorted(outcome.loops)}))
 
 
-def sweep_in_children(kind, names, limit=None):
-    """For each name its `Outcome`, or the `Death` of the child that was at it."""
+def sweep_in_children(cases, limit=None):
+    """For each case, of a kind and an operator, its `Outcome`, or the `Death` of the child."""
     results = {}
-    remaining = collections.deque(names)
+    remaining = collections.deque(cases)
     while remaining:
         child = subprocess.run(
-            [sys.executable, Path(__file__), kind, str(limit or 0)],
-            input="\n".join(remaining),
+            [sys.executable, Path(__file__), str(limit or 0)],
+            input="\n".join(map(":".join, remaining)),
             capture_output=True,
             text=True,
             cwd=Path(__file__).parent,
@@ -484,7 +503,7 @@ def sweep_in_children(kind, names, limit=None):
                 results[remaining.popleft()] = Outcome(**fields)
         if remaining:
             if child.returncode >= 0:
-                raise RuntimeError(f"{kind}, at {remaining[0]}: {child.stderr[-2000:]}")
+                raise RuntimeError(f"at {remaining[0]}: {child.stderr[-2000:]}")
             ended_by = signal.Signals(-child.returncode).name
             results[remaining.popleft()] = Death(ended_by, in_functx)
     return results
@@ -493,4 +512,4 @@ def sweep_in_children(kind, names, limit=None):
 assert DRAWS == 3
 
 if __name__ == "__main__":
-    as_child(sys.argv[1], int(sys.argv[2]) or None)
+    as_child(int(sys.argv[1]) or None)

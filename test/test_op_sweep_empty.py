@@ -1,7 +1,8 @@
-"""Every operator of PyTorch's `op_db` on batches of no examples and on examples of no elements.
+"""Every operator of PyTorch's `op_db` on batches of no examples, on examples of no elements and on
+such of one.
 
-Each kind of sweep runs in child processes, of which one that ends is a failure that names the
-operator. FUNCTX_SWEEP_SAMPLES=n takes up to n samples of each operator, 0 all that there are.
+Sweeps run in child processes, of which one that ends is a failure that names the operator.
+FUNCTX_SWEEP_SAMPLES=n takes up to n samples of each operator, 0 all that there are.
 """
 
 import os
@@ -32,7 +33,7 @@ MEANT_FOR_ONE_SHAPE = Reason(
     "doesn't match the broadcast shape",
 )
 
-SHARDS = 2
+CHILDREN = 3
 NAMES = sorted(name for name, op in ENTRIES.items() if op.dtypes)
 
 
@@ -54,31 +55,39 @@ def reasons_for(kind, name):
         yield MEANT_FOR_ONE_SHAPE
 
 
-def complaints(kind, results):
-    for name, outcome in results.items():
+# Labels beyond the classes that are left: PyTorch's kernel reads behind the end.
+WITHOUT_CHECK = {
+    ("vmap of one", "nn.functional.ctc_loss"),
+    ("vmap(vjp) of one", "nn.functional.ctc_loss"),
+}
+
+
+def complaints(results):
+    for (kind, name), outcome in results.items():
+        where = f"{kind} of {name}"
         if isinstance(outcome, Death):
             if outcome.in_functx:
-                yield f"{name}: {outcome.signal}"
+                yield f"{where}: {outcome.signal}"
             continue
-        if name in OPEN:
+        if name in OPEN and "one" not in kind:
             continue
-        yield from (f"{name}: {error}" for error in outcome.wrong)
+        yield from (f"{where}: {error}" for error in outcome.wrong)
         for error in outcome.errors:
             if not any(re.search(reason.message, error) for reason in reasons_for(kind, name)):
-                yield f"{name}: {error}"
+                yield f"{where}: {error}"
 
 
-def check(kind, names, limit):
-    assert not list(complaints(kind, sweep_in_children(kind, names, limit)))
+def check(kinds, limit):
+    cases = [(kind, name) for kind in kinds for name in NAMES if (kind, name) not in WITHOUT_CHECK]
+    assert not list(complaints(sweep_in_children(cases, limit)))
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_vmap(shard):
-    check("vmap", NAMES[shard::SHARDS], 1)
+def test_vmap():
+    check(["vmap"], 1)
 
 
+# A child takes longer to begin than to sweep.
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", range(SHARDS))
-@pytest.mark.parametrize("kind", KINDS[1:])
-def test_one_sample(kind, shard):
-    check(kind, NAMES[shard::SHARDS], samples(1))
+@pytest.mark.parametrize("turn", range(CHILDREN))
+def test_one_sample(turn):
+    check(KINDS[1 + turn :: CHILDREN], samples(1))

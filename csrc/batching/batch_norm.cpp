@@ -4,6 +4,7 @@
 #include "batching/empty_batch.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
+#include "core/memory_format.h"
 
 namespace functx {
 namespace {
@@ -20,9 +21,10 @@ struct Statistics {
   bool is_batched() const { return mean.is_batched || var.is_batched; }
 };
 
-// [B, C] or [C] as the channels of all examples, [B * C].
+// [B, C] or [C] as the channels of all examples, [B * C]. Contiguous, for that is what PyTorch's
+// backward kernel takes a weight for, and one channel that all examples share folds to a view.
 std::optional<Tensor> fold_channels(const Batched& x, int64_t batch_size) {
-  return x.defined() ? std::make_optional(ensure_batched(x, batch_size).reshape({-1}))
+  return x.defined() ? std::make_optional(ensure_batched(x, batch_size).reshape({-1}).contiguous())
                      : std::nullopt;
 }
 
@@ -125,7 +127,9 @@ Triple batch_norm_backward(const Batched& grad, const Batched& input, const Batc
     return {{grad_input, false}, {grad_weight, false}, {grad_bias, false}};
   }
   check_any_examples(*size);
-  const auto fold = [&](const Batched& x) { return fold_batch_into(ensure_batched(x, *size), 1); };
+  const auto fold = [&](const Batched& x) {
+    return with_strides_of_format(fold_batch_into(ensure_batched(x, *size), 1));
+  };
   auto [grad_input, grad_weight, grad_bias] = ops::native_batch_norm_backward::call(
       fold(grad), fold(input), fold_channels(weight, *size), fold_channels(mean, *size),
       fold_channels(var, *size), fold_saved(save_mean, *size), fold_saved(save_invstd, *size),

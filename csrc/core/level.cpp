@@ -74,7 +74,7 @@ void update_mode_key() {
 // for itself. So operators on plain tensors come to the front key too, which hides all levels from
 // their kernels.
 void update_front_key() {
-  const auto visible = active_levels();
+  const auto visible = limit > 0 ? active_levels() : c10::ArrayRef<LevelPtr>();
   const bool needed = std::any_of(visible.begin(), visible.end(),
                                   [](const LevelPtr& l) { return l->wraps_new_tensors; });
   c10::impl::tls_set_dispatch_key_included(kFrontKey, needed);

@@ -6,6 +6,7 @@
 #include <ATen/ops/ones.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "core/memory_format.h"
 #include "forward_ad/conform.h"
 #include "forward_ad/normalization.h"
 #include "forward_ad/rule.h"
@@ -29,8 +30,9 @@ Three fused(const LayerNorm& norm, const Tensor& grad, const Tensor& weight, con
 Three fused(const BatchNorm& norm, const Tensor& grad, const Tensor& weight, const Tensor&,
             Mask mask) {
   return ops::native_batch_norm_backward::call(
-      grad, norm.input, optional(weight), optional(norm.running_mean), optional(norm.running_var),
-      optional(norm.mean), optional(norm.rstd), norm.train, norm.eps, mask);
+      with_strides_of_format(grad), with_strides_of_format(norm.input), optional(weight),
+      optional(norm.running_mean), optional(norm.running_var), optional(norm.mean),
+      optional(norm.rstd), norm.train, norm.eps, mask);
 }
 
 // What the node keeps of a norm, beside its tensors.

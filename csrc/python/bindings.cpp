@@ -239,8 +239,13 @@ class Entered {
   Entered(const Entered&) = delete;
   Entered& operator=(const Entered&) = delete;
 
-  py::object call(const py::function& body, const py::args& args) {
-    py::object result = body(level_, *args);
+  // Without pybind11's lists of arguments: every transform is such a call.
+  py::object call(const py::function& body) {
+    const py::object level = py::cast(level_);
+    auto result = py::reinterpret_steal<py::object>(PyObject_CallOneArg(body.ptr(), level.ptr()));
+    if (!result) {
+      throw py::error_already_set();
+    }
     is_done_ = true;
     return result;
   }
@@ -250,14 +255,14 @@ class Entered {
   bool is_done_ = false;
 };
 
-py::object in_grad(const py::object& arguments, const py::function& body, const py::args& args) {
+py::object in_grad(const py::object& arguments, const py::function& body) {
   const LevelPtr level = push_grad();
   Entered entered(level);
   if (!arguments.is_none()) {
     const auto call = arguments.cast<py::tuple>();
     level->call = {call[0].ptr(), call[1].ptr(), call[2].ptr()};
   }
-  return entered.call(body, args);
+  return entered.call(body);
 }
 
 void bind_levels(py::module_& m) {
@@ -274,13 +279,10 @@ void bind_levels(py::module_& m) {
   m.def("push_jvp", &push_jvp);
   m.def("push_grad", &push_grad);
   m.def("pop", &pop);
-  m.def("in_vmap", [](int64_t batch_size, const std::string& randomness, const py::function& body,
-                      const py::args& args) {
-    return Entered(push_vmap(batch_size, parse_randomness(randomness))).call(body, args);
+  m.def("in_vmap", [](int64_t batch_size, const std::string& randomness, const py::function& body) {
+    return Entered(push_vmap(batch_size, parse_randomness(randomness))).call(body);
   });
-  m.def("in_jvp", [](const py::function& body, const py::args& args) {
-    return Entered(push_jvp()).call(body, args);
-  });
+  m.def("in_jvp", [](const py::function& body) { return Entered(push_jvp()).call(body); });
   m.def("in_grad", &in_grad);
   m.def("level_depth", [] { return active_levels().size(); });
   m.def("active_levels", [] { return active_levels().vec(); });
