@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, Function
 
 from . import _C
-from ._once_differentiable import collect_tracked, is_once_differentiable
+from ._once_differentiable import collect_tracked, is_once_differentiable, make_final
 
 
 def refuse_detached(
@@ -57,13 +57,28 @@ def watch(function: type[Function], outputs: Any) -> None:
 def _apply(node: Any, *gradients: Tensor | None) -> Any:
     """What autograd calls, in place of `BackwardCFunction.apply`: a hook would take longer."""
     results = BackwardCFunction.apply(node, *gradients)
-    if torch.is_grad_enabled() and getattr(node, "_functx_watches", False):
-        function = node._forward_cls
-        if not is_once_differentiable(function.backward):
-            refuse_detached(
-                function.__name__, gradients, results if isinstance(results, tuple) else (results,)
-            )
+    if not (torch.is_grad_enabled() and getattr(node, "_functx_watches", False)):
+        return results
+    function = node._forward_cls
+    results = results if isinstance(results, tuple) else (results,)
+    if is_once_differentiable(function.backward):
+        return _final(results, (*gradients, *node.saved_tensors))
+    refuse_detached(function.__name__, gradients, results)
     return results
+
+
+def _final(
+    results: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """PyTorch's decorator sees to results that a gradient leads to, not to those of what is saved."""
+    sources: dict[int | None, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor is not None:
+            collect_tracked(tensor, sources)
+    return tuple(
+        result if result is None or result.requires_grad else make_final(result, sources)
+        for result in results
+    )
 
 
 def _is_tracked(tensor: Tensor) -> bool:

@@ -105,7 +105,12 @@ def _at_a_point(rng: random.Random, name: str, names: str, primals: list[str]) -
     if name == "jvp":
         lines = [f"return T.jvp({function}, ({points},), ({tangents},))"]
     elif name == "linearize":
-        lines = [f"out, push = T.linearize({function}, {points})", f"return out, push({tangents})"]
+        # First, since the function may write into its arguments.
+        lines = [
+            f"directions = ({tangents},)",
+            f"out, push = T.linearize({function}, {points})",
+            "return out, push(*directions)",
+        ]
     elif rng.random() < 0.1:
         lines = [
             f"out, pull, aux = T.vjp(lambda {points}: (r := {call}, r), {points}, has_aux=True)",

@@ -72,8 +72,7 @@ class Scope:
             self.statements.pop()
             return False
         self.floats.append(name)
-        # What vmap returns may be one example, expanded: not to be written into.
-        if self._made_here(name) and "T.vmap" not in expression:
+        if self._made_here(name):
             self.writable.append(name)
         return True
 
@@ -97,11 +96,11 @@ class Scope:
         if not self._run(Statement(text)):
             return False
         value = self.names[written]
-        self.floats = [n for n in self.floats if n != written and is_value(self.names[n])]
-        if is_value(value):
+        self.floats = [n for n in self.floats if n != written and is_usable(self.names[n])]
+        if is_usable(value):
             self.floats.append(written)  # last, so that what was written is used
         self.writable = [n for n in self.writable if n in self.floats]
-        return bool(value.isfinite().all())
+        return written in self.floats and bool(value.isfinite().all())
 
     def _run(self, statement: Statement) -> bool:
         try:
@@ -142,6 +141,14 @@ def is_value(value) -> bool:
         and value.dim() <= 4
         and bool((value.detach().abs() <= LARGEST).all())
     )
+
+
+def is_usable(value) -> bool:
+    """Whether it is one still: PyTorch gives up some views when their base is written to."""
+    try:
+        return is_value(value)
+    except RuntimeError:
+        return False
 
 
 def literal(rng: random.Random, shape, is_complex=False, low=-1.3, high=1.4) -> str:

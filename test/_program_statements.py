@@ -60,9 +60,9 @@ VIEWS = split("""
 {x}.split(1, {d})[0]; {x}.chunk(2, {d})[-1]; {x}.squeeze(); {x}.squeeze(0); {x}.movedim(0, -1)
 {x}.diagonal(); {x}.diagonal(1); {x}.unfold(0, 2, 1); {x}.view_as({x}); {x}.swapaxes(0, -1)
 {x}.reshape(2, -1); {x}.view(-1, 2); {x}.unflatten(0, (1, -1))
-{x}.permute(*range({x}.dim())[::-1]); {x}[...]; {x}.as_strided((2,), (1,)); {x}.adjoint()
+{x}.permute(*range({x}.dim())[::-1]); {x}[...]; {x}.view(-1).as_strided((2,), (1,)); {x}.adjoint()
 {x}.expand_as({x}); {x}.view({x}.shape); {x}.hsplit(2)[0]; {x}.real; torch.atleast_2d({x})
-torch.broadcast_to({x}, (2, *{x}.shape)); {x}.ravel(); {x}.T; {x}.unsafe_chunk(2)[0]
+torch.broadcast_to({x}, (2, *{x}.shape)); {x}.ravel(); {x}.T
 {x}.tensor_split(2)[1]; {x}.detach().view(-1)
 """)
 
@@ -82,7 +82,7 @@ torch.column_stack([{x}, {y}]); {x}.rot90(); torch.meshgrid({x}, {y}, indexing='
 {x}.index_put((torch.tensor([1]),), {y}, accumulate=True); torch.combinations({x}).sum(0)
 torch.cartesian_prod({x}, {y})[0]; torch.vander({x}, 3); {x}.take_along_dim({x}.argsort(-1), -1)
 {x}.index_fill(0, torch.tensor([0]), 0.3); torch.where(torch.tensor([True, False]), {x}, {y})
-{x}[{x}.argmax()]
+{x}[{x}.argmax()].clone()
 """)
 
 SEVERAL = split("""
@@ -130,20 +130,20 @@ WRITES = split("""
 {o}.addmv_({v}, {w}); {o}.addr_({v}, {w}); {o}.unsqueeze(0)[0, {i}] = {v}
 {o}.transpose(0, -1).copy_({v}); {o}.unbind()[0].copy_({v}); {o}.chunk(2)[0].add_({v})
 {o}.split(1)[-1].mul_({v}); {o}.squeeze().copy_({v}); {o}.unfold(0, 2, 2).copy_({v})
-{o}.expand(1, *{o}.shape)[0].copy_({v}); {o}.as_strided((2,), (1,)).copy_({v})
+{o}.expand(1, *{o}.shape)[0].copy_({v}); {o}.view(-1).as_strided((2,), (1,)).copy_({v})
 {o}.permute(*range({o}.dim())[::-1]).add_({v}); {o}.tril_(); {o}.cumsum_(0)
 {o}.fill_diagonal_({c}); {o}.transpose_(0, -1); {o}.unsqueeze_(0); {o}.squeeze_(); {o}.t_()
 {o}.swapaxes_(0, -1); {o}.pow_(2); {o}.put_(torch.tensor([1]), {v}); {o}.view_as({o}).mul_({v})
 {o}[:].add_({v}); {o}[None].mul_({v}); {o}.detach().copy_({v}.detach())
 torch.nn.functional.relu({o}, inplace=True); torch.nn.init.zeros_({o})
 torch.nn.init.constant_({o}, {c}); torch._foreach_add_([{o}], [{v}])
-torch._foreach_mul_([{o}, {o}[:1]], 0.5); {o}[{o}.argmax()] = {v}; {o}[{v} > 0] = {v}[{v} > 0]
+torch._foreach_mul_([{o}[1:], {o}[:1]], 0.5); {o}[{o}.argmax()] = {v}; {o}[{v} > 0] = {v}[{v} > 0]
 {o}[{i}], {o}[-1] = {v}, {w}; {o}[[0, 1]] = {v}
 {o}[(torch.tensor([0, 1]), torch.tensor([1, 0]))] = {v}; {o}.where({o} > 9, {v})
 """)
 
 CONSTANTS = split("""
-{x}.detach(); {x}.detach().sin(); {x}.data; {x}.data * {y}; {x}.detach() * {y}; {x}.detach() + {x}
+{x}.detach(); {x}.detach().sin(); {x}.data.clone(); {x}.data.clone() * {y}; {x}.detach() * {y}; {x}.detach() + {x}
 {x} * {x}.detach(); quietly(torch.sin, {x}); quietly(torch.mul, {x}, {y})
 {x} * quietly(torch.cos, {x}); {x} * {x}.detach().max(); {x}.detach().clone() * {y}
 {x} / {x}.detach().square().add(1); torch.no_grad()(torch.sin)({x}) + {y}

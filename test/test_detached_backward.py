@@ -5,6 +5,7 @@ import pytest
 import torch
 from _reference import randn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.testing import assert_close
 
 from functx import grad, hessian, jacrev, vjp, vmap
@@ -69,6 +70,17 @@ def test_a_second_derivative_is_refused(name, backward, style):
     assert_close(grad(f)(X), expected)
     assert_close(vmap(grad(f))(torch.stack([X, X])), torch.stack([expected, expected]))
     with pytest.raises(RuntimeError, match="differentiate twice Square, whose backward detaches"):
+        SECOND[name](f)
+
+
+@pytest.mark.parametrize("style", [old_style, new_style])
+@pytest.mark.parametrize("name", SECOND)
+def test_once_differentiable_where_the_gradient_is_constant(name, style):
+    """The second derivative is by what forward saved alone."""
+    square = style(once_differentiable(by_autograd))
+    f = lambda x: square.apply(x).sum()
+    assert_close(grad(f)(X), 2 * X)
+    with pytest.raises(RuntimeError, match="differentiate twice a function that was marked"):
         SECOND[name](f)
 
 

@@ -66,11 +66,29 @@ void record_write(const OperatorTraits& traits, const Level& level, torch::jit::
   note_tape_above(self, level);
 }
 
+void bump_version_of_wrapper(const Tensor& tensor) {
+  if (as_wrapper(tensor) != nullptr) {
+    tensor.unsafeGetTensorImpl()->bump_version();
+  }
+}
+
+// Autograd has done so for single tensors, but leaves lists to the operator's own kernel. A view
+// learns by its version that it has got another history.
+void bump_versions_of_lists(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto arguments = torch::jit::last(stack, schema.arguments().size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (is_written(schema.arguments()[i]) && arguments[i].isList()) {
+      visit_tensors(arguments[i], &bump_version_of_wrapper);
+    }
+  }
+}
+
 // Calls `fallback` for an operator that writes and that the tape of the level has recorded: what it
 // writes to may be on it, and is a constant below.
 void write(const c10::OperatorHandle& op, const LevelPtr& level, Fallback fallback,
            torch::jit::Stack* stack) {
   const auto& schema = op.schema();
+  bump_versions_of_lists(schema, *stack);
   const size_t count = schema.arguments().size();
   const torch::jit::Stack arguments(stack->end() - static_cast<ptrdiff_t>(count), stack->end());
   for (size_t i = 0; i < count; ++i) {
@@ -112,12 +130,12 @@ void set_fallback(Transform transform, Fallback fallback) {
 void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto arguments = torch::jit::last(stack, schema.arguments().size());
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (is_written(schema.arguments()[i]) && arguments[i].isTensor() &&
-        as_wrapper(arguments[i].toTensor()) != nullptr) {
-      arguments[i].toTensor().unsafeGetTensorImpl()->bump_version();
+    if (is_written(schema.arguments()[i])) {
+      visit_tensors(arguments[i], &bump_version_of_wrapper);
     }
   }
 }
+
 
 void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const c10::OperatorHandle& op = traits.handle;

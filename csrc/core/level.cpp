@@ -12,6 +12,7 @@
 
 #include "core/captured.h"
 #include "core/keys.h"
+#include "core/tape_inside.h"
 #include "core/torch_func.h"
 
 namespace functx {
@@ -237,6 +238,13 @@ LevelPtr innermost_wrapper_level() {
   const auto found = std::find_if(visible.rbegin(), visible.rend(),
                                   [](const LevelPtr& level) { return level->wraps(); });
   return found == visible.rend() ? LevelPtr() : *found;
+}
+
+bool has_tape_inside(const Level& level) {
+  const std::vector<LevelPtr>& all = stack();
+  return std::any_of(all.begin(), all.end(), [&](const LevelPtr& inner) {
+    return inner->id > level.id && inner->transform == Transform::Grad;
+  });
 }
 
 CarriedLevels::CarriedLevels(std::vector<LevelPtr> carried)

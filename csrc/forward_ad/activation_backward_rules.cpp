@@ -93,7 +93,8 @@ Dual elu_backward(const Dual& grad, const at::Scalar& alpha, const at::Scalar& s
     if (!is_result) {
       term = term.mul(x.mul(input_scale).exp().mul(input_scale).mul(alpha).mul(scale));
     }
-    tangent = sum_of(std::move(tangent), zero_unless(x.le(0), term));
+    // At the kink, zero: as PyTorch's gradient of the gradient has it.
+    tangent = sum_of(std::move(tangent), zero_unless(x.lt(0), term));
   }
   return conform(std::move(tangent), std::move(primal));
 }

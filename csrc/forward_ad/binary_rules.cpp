@@ -311,10 +311,10 @@ FUNCTX_RULES(jvp_choices) {
            [](auto& t, auto&, auto& x, auto& max) { return zero_unless(x.le(max), t); },
            [](auto& t, auto&, auto& x, auto& max) { return zero_unless(x.gt(max), t); }>();
   partials<ops::copysign_Tensor, [](auto& t, auto& y, auto& x, auto&) {
-    return t.mul(y.div(x)).masked_fill(x.eq(0), 0);
+    return t.mul(quotient_or_zero(y, x));
   }>();
   elementwise<ops::copysign_Scalar, [](auto& t, auto& x, auto& y, auto&) {
-    return t.mul(y.div(x)).masked_fill(x.eq(0), 0);
+    return t.mul(quotient_or_zero(y, x));
   }>();
 }
 

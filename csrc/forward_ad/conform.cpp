@@ -62,6 +62,11 @@ Tensor tangent_or_zeros(const Dual& dual) {
   return dual.has_tangent() ? dual.tangent : at::zeros_like(dual.primal);
 }
 
+Tensor quotient_or_zero(const Tensor& numerator, const Tensor& denominator) {
+  const Tensor is_zero = denominator.eq(0);
+  return numerator.div(denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0);
+}
+
 Tensor zero_unless(const Tensor& condition, const Tensor& tangent) {
   return at::where(condition, tangent, at::zeros({}, tangent.options()));
 }

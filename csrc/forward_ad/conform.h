@@ -16,6 +16,9 @@ Tensor sum_of(Tensor left, Tensor right);
 
 Tensor tangent_or_zeros(const Dual& dual);
 
+// Zero where the denominator is. A derivative of it never divides by zero either.
+Tensor quotient_or_zero(const Tensor& numerator, const Tensor& denominator);
+
 // `tangent` where `condition` holds, zero elsewhere.
 Tensor zero_unless(const Tensor& condition, const Tensor& tangent);
 

@@ -19,14 +19,14 @@ Tensor sgn(const Tensor& t, const Tensor& x, const Tensor& y) {
   if (!x.is_complex()) {
     return {};
   }
-  return t.sub(y.mul(real_inner(y, t))).div(x.abs()).masked_fill(x.eq(0), 0);
+  return quotient_or_zero(t.sub(y.mul(real_inner(y, t))), x.abs());
 }
 
 Tensor angle(const Tensor& t, const Tensor& x, const Tensor&) {
   if (!x.is_complex()) {
     return {};
   }
-  return at::imag(t.mul(x.conj())).div(x.abs().square()).masked_fill(x.eq(0), 0);
+  return quotient_or_zero(at::imag(t.mul(x.conj())), real_inner(x, x));
 }
 
 Tensor two_over_sqrt_pi_exp(const Tensor& t, const Tensor& x) {

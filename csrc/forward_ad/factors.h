@@ -1,6 +1,7 @@
 // The factors of a matrix that an operator saves for its backward.
 #pragma once
 
+#include "core/tape_inside.h"
 #include "forward_ad/native_rule.h"
 
 namespace functx {
@@ -9,7 +10,7 @@ namespace functx {
 inline Tensor saved_factors(const LevelPtr& level, const Tensor& a, const Tensor& lu,
                             bool of_transpose) {
   const Dual dual = unwrap_dual(level, a);
-  if (!dual.has_tangent() || !a.requires_grad()) {
+  if (!dual.has_tangent() || !(a.requires_grad() || has_tape_inside(*level))) {
     return make_dual(level, {lu, {}});
   }
   const Dual factored = of_transpose ? Dual{dual.primal.mT(), dual.tangent.mT(), false} : dual;

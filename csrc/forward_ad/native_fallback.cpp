@@ -4,6 +4,7 @@
 #include <ATen/ops/_make_dual.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <mutex>
@@ -94,7 +95,8 @@ Tensor native_dual(const Dual& dual, const LevelPtr& stratum, bool is_written) {
     return at::_make_dual(primal,
                           dual.has_tangent() ? dual.tangent.clone() : at::zeros_like(primal), 0);
   }
-  return at::_make_dual(primal, dual.tangent, 0);
+  // What was made in inference mode is never given a tangent by an operator.
+  return at::_make_dual(primal.is_inference() ? primal.clone() : primal, dual.tangent, 0);
 }
 
 Tensor outside_identity(const Tensor& result) {
@@ -181,6 +183,11 @@ void differentiate_natively(const c10::OperatorHandle& op, const LevelPtr& level
     }
   }
   const LevelPtr stratum = stratum_of(op, level, arguments);
+  // There, tensors have no tangents.
+  std::optional<c10::InferenceMode> outside_inference_mode;
+  if (c10::InferenceMode::is_enabled()) {
+    outside_inference_mode.emplace(false);
+  }
   const c10::AutoFwGradMode forward_grad(true);
   constexpr int kTries = 100;
   std::optional<Natively> done;

@@ -66,7 +66,7 @@ Tensor var_tangent(const Dual& self, at::OptionalIntArrayRef dim,
 }
 
 Tensor std_tangent(const Tensor& std, const Tensor& var_tangent) {
-  return var_tangent.div(std.mul(2)).masked_fill(std.eq(0), 0);
+  return quotient_or_zero(var_tangent, std.mul(2));
 }
 
 Dual var(const Dual& self, at::OptionalIntArrayRef dim, const std::optional<at::Scalar>& correction,

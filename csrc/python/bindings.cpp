@@ -101,7 +101,13 @@ Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optiona
                           std::to_string(-rank) + ", " + std::to_string(rank - 1) + "], but got " +
                           std::to_string(*dim) + ")");
   }
-  return ensure_batched(result, level->batch_size).movedim(0, *dim);
+  Tensor batch = ensure_batched(result, level->batch_size);
+  if (!result.is_batched) {
+    // Each example has its own: what is written to one is not to be in the others, nor in a tensor
+    // that the function has only passed on.
+    batch = batch.clone(at::MemoryFormat::Contiguous);
+  }
+  return batch.movedim(0, *dim);
 }
 
 py::list unbatch(const LevelPtr& level, const py::sequence& leaves, const py::sequence& out_dims) {
