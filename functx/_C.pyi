@@ -171,6 +171,18 @@ def wrap_result(level: Level, value: Tensor, dim: int | None) -> Tensor:
 def call_outside(level: Level, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls `function`: what runs in it belongs to the levels outside of `level`."""
 
+@final
+class Derivatives:
+    """Those that the active transforms take."""
+
+    count: int
+
+def current_derivatives() -> Derivatives: ...
+def call_assuming_derivatives(
+    derivatives: Derivatives, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Calls `function`, for which these are active as well."""
+
 def call_carrying_levels(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls `function`: autograd's own threads see the levels of this one in the meantime."""
 

@@ -41,6 +41,7 @@ from . import (
     _C,
     _autograd_function,
     _autograd_inside,
+    _checkpoint_state,
     _control_flow,
     _indexing,
     _inspection,
@@ -96,6 +97,7 @@ __version__ = "0.1.0"
 
 _C.watch_births(Tensor, Parameter)
 _indexing.install()
+_checkpoint_state.install()
 _control_flow.install()
 _inspection.install()
 _opaque.install()

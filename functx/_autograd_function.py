@@ -290,9 +290,10 @@ def _batch(
     if any(batched) and isinstance(operation, CustomOperation) and operation.has_vmap:
         result = _use_vmap_rule(operation, level, args, values, batched)
         return operation.with_context(args, needs, result) if wants_context else result
-    inner: Operation = BatchedOperation(operation, level, batched) if any(batched) else operation
+    # If nothing is batched here, the operation may yet be one of an inner level's batch.
+    in_batch = BatchedOperation(operation, level, batched) if any(batched) else None
+    inner = in_batch or operation
     result = _C.call_outside(level, _evaluate, inner, unflatten(values, spec), needs, wants_context)
-    in_batch = inner if isinstance(inner, BatchedOperation) else None
     known = dict(zip(map(id, values), leaves, strict=True))
     context = result.context
     outputs, output_spec = flatten(result.outputs)

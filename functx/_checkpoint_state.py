@@ -1,8 +1,10 @@
-"""Checkpoints in a module that is called with other parameters are recomputed with those.
+"""Checkpoints are recomputed with what they were made with.
 
-A checkpoint that is not reentrant runs its function again in the backward pass, when the module has
-its own parameters back: the gradients would be those of a mixture, without a word. So a checkpoint
-that is made while some are replaced replaces them again.
+A checkpoint that is not reentrant runs its function again in the backward pass. By then a module
+that was called with other parameters has its own back: the gradients would be those of a mixture,
+without a word. And some of the transforms have returned: operators whose second derivative takes
+more than PyTorch's formula would be recorded in another way than the first time, and tensors taken
+for others.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
+
+from . import _C
 
 
 class _Replaced(threading.local):
@@ -34,7 +38,6 @@ def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator
     if torch.compiler.is_compiling():  # which recomputes by other means
         yield
         return
-    _install()
     _replaced.states.append((module, dict(values)))
     try:
         yield
@@ -42,13 +45,11 @@ def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator
         _replaced.states.pop()
 
 
-def _install() -> None:
-    """Puts a class of ours in the place of what a checkpoint keeps; once, on first use."""
+def install() -> None:
+    """Puts a class of ours in the place of what a checkpoint keeps; called once, on import."""
     plain = checkpoint._CheckpointFrame
-    if issubclass(plain, _Marked):
-        return
 
-    class Frame(_Marked, plain):  # type: ignore[misc, valid-type]
+    class Frame(plain):  # type: ignore[misc, valid-type]
         def __init__(self, recompute_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             super().__init__(_with_state(recompute_fn), *args, **kwargs)
 
@@ -56,13 +57,10 @@ def _install() -> None:
     setattr(checkpoint, "_CheckpointFrame", Frame)  # noqa: B010 - for mypy
 
 
-class _Marked:
-    """The class of PyTorch's that has been replaced derives from this."""
-
-
 def _with_state(recompute: Callable[..., Any]) -> Callable[..., Any]:
     states = tuple(_replaced.states)
-    if not states:
+    derivatives = _C.current_derivatives()
+    if not states and not derivatives.count:
         return recompute
 
     @wraps(recompute)
@@ -72,6 +70,6 @@ def _with_state(recompute: Callable[..., Any]) -> Callable[..., Any]:
         with ExitStack() as stack:
             for module, values in states:
                 stack.enter_context(replaced_state(module, dict(values)))
-            return recompute(*args, **kwargs)
+            return _C.call_assuming_derivatives(derivatives, recompute, *args, **kwargs)
 
     return recompute_with_state

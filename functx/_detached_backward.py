@@ -70,15 +70,20 @@ def _apply(node: Any, *gradients: Tensor | None) -> Any:
 def _final(
     results: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """PyTorch's decorator sees to results that a gradient leads to, not to those of what is saved."""
+    """PyTorch's decorator puts a node that raises behind results, but leads from it to nothing: who
+    asks for certain derivatives only never comes there. Ours leads to all that is tracked."""
     sources: dict[int | None, list[Tensor]] = {}
     for tensor in tensors:
         if tensor is not None:
             collect_tracked(tensor, sources)
     return tuple(
-        result if result is None or result.requires_grad else make_final(result, sources)
+        None if result is None else make_final(_untracked(result), sources)
         for result in results
     )
+
+
+def _untracked(tensor: Tensor) -> Tensor:
+    return _C.without_tape(tensor) if _C.is_wrapper(tensor) else tensor.detach()
 
 
 def _is_tracked(tensor: Tensor) -> bool:

@@ -126,7 +126,8 @@ WRITES = split("""
 {o}[{i}].copy_({v}); {o}.view(-1)[{i}] = {v}; {o}.view(-1)[:2] += {v}; {o}.flatten()[0] = {v}
 {o}.sin_(); {o}.tanh_(); {o}.exp_().tanh_(); {o}.neg_(); {o}.square_(); {o}.sigmoid_()
 {o}.clamp_(min=-0.4); {o}[{i}].sin_(); {o}[1:].cos_(); {o}.relu_(); {o}.addcmul_({v}, {v})
-{o}.addcmul_({v}, {w}, value=0.5); {o}.addcdiv_({v}, {w} * {w} + 1); {o}.addmm_({v}, {w})
+{o}.addcmul_({v}, {w}, value=0.5); {o}.addcdiv_({v}, {w} * {w} + 1)
+{o}.addmm_({v}.clone(), {w}.clone())
 {o}.addmv_({v}, {w}); {o}.addr_({v}, {w}); {o}.unsqueeze(0)[0, {i}] = {v}
 {o}.transpose(0, -1).copy_({v}); {o}.unbind()[0].copy_({v}); {o}.chunk(2)[0].add_({v})
 {o}.split(1)[-1].mul_({v}); {o}.squeeze().copy_({v}); {o}.unfold(0, 2, 2).copy_({v})
@@ -143,7 +144,8 @@ torch._foreach_mul_([{o}[1:], {o}[:1]], 0.5); {o}[{o}.argmax()] = {v}; {o}[{v} >
 """)
 
 CONSTANTS = split("""
-{x}.detach(); {x}.detach().sin(); {x}.data.clone(); {x}.data.clone() * {y}; {x}.detach() * {y}; {x}.detach() + {x}
+{x}.detach(); {x}.detach().sin(); {x}.data.clone(); {x}.data.clone() * {y}
+{x}.detach() * {y}; {x}.detach() + {x}
 {x} * {x}.detach(); quietly(torch.sin, {x}); quietly(torch.mul, {x}, {y})
 {x} * quietly(torch.cos, {x}); {x} * {x}.detach().max(); {x}.detach().clone() * {y}
 {x} / {x}.detach().square().add(1); torch.no_grad()(torch.sin)({x}) + {y}

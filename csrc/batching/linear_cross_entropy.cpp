@@ -9,8 +9,10 @@
 #include "core/keys.h"
 #include "core/operands.h"
 #include "core/registry.h"
+#include "core/stand_ins.h"
 #include "core/torch_func.h"
 #include "reverse_ad/recordable.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
@@ -144,12 +146,12 @@ void on_wrappers(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   const size_t count = op.schema().arguments().size();
   const auto operands = Operands::of_stack(*stack, count);
   Wrapper* top = operands.top();
-  if (top == nullptr || yields_to_torch_func(operands, keys)) {
+  if (top == nullptr || yields_to_torch_func(operands, keys) ||
+      need_stand_ins(operands, op.schema(), *stack)) {
     run_boxed(traits_of(op), keys, stack);
     return;
   }
-  check_alive(*top);
-  if (under_vmap || top->level()->transform == Transform::Jvp || gradients_nest() ||
+  if (under_vmap || top->level()->transform == Transform::Jvp || active_derivatives() > 1 ||
       have_class_gradient(torch::jit::last(*stack, count))) {
     decomposed<decompose>(op, stack);
   } else {
@@ -164,7 +166,7 @@ void on_plain_tensors(const c10::OperatorHandle& op, c10::DispatchKeySet keys, S
       std::any_of(arguments.begin(), arguments.end(), [](const c10::IValue& argument) {
         return argument.isTensor() && argument.toTensor().requires_grad();
       });
-  if ((gradients_nest() || have_class_gradient(arguments)) &&
+  if ((active_derivatives() > 1 || have_class_gradient(arguments)) &&
       is_recorded_on_plain_tensors(requires_grad)) {
     decomposed<decompose>(op, stack);
   } else {

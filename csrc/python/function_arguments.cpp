@@ -16,6 +16,7 @@
 #include "core/tape_above.h"
 #include "core/torch_func.h"
 #include "forward_ad/dual_tensor.h"
+#include "reverse_ad/values.h"
 
 namespace functx {
 namespace {
@@ -149,6 +150,7 @@ py::tuple split_batched(const LevelPtr& level, const py::sequence& leaves) {
 
 void write_tangent(const LevelPtr& level, const Tensor& dual,
                    const std::optional<Tensor>& tangent) {
+  const HideFrom hidden(*level);  // or the memory for it would be a dual itself
   at_level<DualTensor>(dual, *level)->write_tangent(tangent.value_or(Tensor()));
 }
 
@@ -164,6 +166,12 @@ py::object call_carrying_levels(const py::object& function, const py::args& args
   if (const auto levels = active_levels(); !levels.empty()) {
     carried.emplace(levels.vec());
   }
+  return function(*args, **kwargs);
+}
+
+py::object call_assuming_derivatives(const Derivatives& derivatives, const py::object& function,
+                                     const py::args& args, const py::kwargs& kwargs) {
+  const AssumeDerivatives assume(derivatives);
   return function(*args, **kwargs);
 }
 
@@ -183,6 +191,9 @@ void bind_function_arguments(py::module_& m) {
   }
   m.def("call_outside", &call_outside);
   m.def("call_carrying_levels", &call_carrying_levels);
+  py::class_<Derivatives>(m, "Derivatives").def_readonly("count", &Derivatives::count);
+  m.def("current_derivatives", &current_derivatives);
+  m.def("call_assuming_derivatives", &call_assuming_derivatives);
   m.def("innermost_level_of",
         [](const py::tuple& leaves) { return innermost_level_of(leaves.ptr()); });
   m.def("yields_to_torch_func", [](const py::tuple& leaves) {

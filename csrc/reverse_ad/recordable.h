@@ -14,13 +14,6 @@
 
 namespace functx {
 
-// Whether a gradient may be taken of what is a gradient already.
-inline bool gradients_nest() {
-  const auto is_grad = [](const LevelPtr& level) { return level->transform == Transform::Grad; };
-  const auto levels = active_levels();
-  return std::count_if(levels.begin(), levels.end(), is_grad) > 1;
-}
-
 // Whether a tape sees a call on plain tensors; `requires_grad` tells if one of them is on it.
 inline bool is_recorded_on_plain_tensors(bool requires_grad) {
   return requires_grad && c10::GradMode::is_enabled() && !autograd_is_excluded() &&

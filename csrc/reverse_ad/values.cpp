@@ -1,12 +1,19 @@
 #include "reverse_ad/values.h"
 
 #include <ATen/Dispatch.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 
+#include "core/keys.h"
 #include "core/tracked.h"
 
 namespace functx {
+namespace {
+
+thread_local int64_t assumed_derivatives = 0;
+
+}  // namespace
 
 Tensor plain_value(const Tensor& tensor) { return innermost_value(tensor); }
 
@@ -58,9 +65,25 @@ Tensor constant(const Tensor& tensor) {
 
 int64_t active_derivatives() {
   const auto levels = active_levels();
-  return std::count_if(levels.begin(), levels.end(), [](const LevelPtr& level) {
+  const int64_t count = std::count_if(levels.begin(), levels.end(), [](const LevelPtr& level) {
     return level->transform != Transform::Vmap && !level->is_identity;
   });
+  return std::max(count, assumed_derivatives);
+}
+
+Derivatives current_derivatives() {
+  return {active_derivatives(), c10::impl::tls_is_dispatch_key_included(kGradKey)};
+}
+
+AssumeDerivatives::AssumeDerivatives(const Derivatives& derivatives)
+    : before_{assumed_derivatives, c10::impl::tls_is_dispatch_key_included(kGradKey)} {
+  assumed_derivatives = derivatives.count;
+  c10::impl::tls_set_dispatch_key_included(kGradKey, derivatives.by_tape);
+}
+
+AssumeDerivatives::~AssumeDerivatives() {
+  assumed_derivatives = before_.count;
+  c10::impl::tls_set_dispatch_key_included(kGradKey, before_.by_tape);
 }
 
 }  // namespace functx

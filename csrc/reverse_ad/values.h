@@ -38,4 +38,24 @@ Tensor constant(const Tensor& tensor);
 // them all, ordinary autograd, is not among them.
 int64_t active_derivatives();
 
+// What operators that choose by the derivatives to come go by.
+struct Derivatives {
+  int64_t count;
+  bool by_tape;
+};
+Derivatives current_derivatives();
+
+// Until it goes, these are taken to be active on this thread. What runs again, to be recorded as it
+// was the first time, has to choose the operators that it chose then.
+class AssumeDerivatives {
+ public:
+  explicit AssumeDerivatives(const Derivatives& derivatives);
+  ~AssumeDerivatives();
+  AssumeDerivatives(const AssumeDerivatives&) = delete;
+  AssumeDerivatives& operator=(const AssumeDerivatives&) = delete;
+
+ private:
+  Derivatives before_;
+};
+
 }  // namespace functx

@@ -16,12 +16,18 @@ PROJECTIONS = 3  # and of so many numbers made of the output
 @dataclasses.dataclass
 class Entry:
     """What a model's builder returns. `call(module, x, *data)` computes the outputs of an example:
-    `x` is differentiated, `data` is not. `xs` and each of `datas` are stacks of examples."""
+    `x` is differentiated, `data` is not. `xs` and each of `datas` are stacks of examples.
+
+    `error` is how far plain autograd, the reference, is off by itself. Without `autocasts` it comes
+    to no end under autocast.
+    """
 
     module: nn.Module
     xs: torch.Tensor
     datas: tuple = ()
     call: Callable = lambda module, x: module(x.unsqueeze(0))
+    error: float = 0.0
+    autocasts: bool = True
 
 
 class Bound(nn.Module):
@@ -58,6 +64,7 @@ class Subject:
 
     def __init__(self, entry, dtype):
         self.dtype = dtype
+        self.error, self.autocasts = entry.error, entry.autocasts
         self.module = Bound(entry).to(dtype)
         # Biases start at zero, and whole blocks are scaled by 1e-6: that may hide no error.
         with torch.no_grad():

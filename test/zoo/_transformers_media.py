@@ -390,6 +390,7 @@ MODELS = {
         depth_multiplier=0.01,
         min_depth=6,
         depth_divisible_by=2,
+        initializer_range=0.25,  # else nothing is left of the input after so many layers
         size=16,
         tf_padding=False,
     ),

@@ -21,7 +21,7 @@ MODELS = {name: build for family in FAMILIES for name, build in family.MODELS.it
 QUICK = {
     *("bert", "albert", "distilbert", "electra", "deberta v2", "longformer", "bigbird", "reformer"),
     *("gpt2", "llama", "llama eager", "mixtral", "mamba", "rwkv", "t5", "bart"),
-    *("vit", "deit", "beit", "swin", "convnext", "segformer", "resnet", "regnet", "mobilenet v2"),
+    *("vit", "deit", "beit", "swin", "convnext", "segformer", "resnet", "regnet"),
     *("clip", "perceiver", "wav2vec2", "whisper", "patchtst"),
     *("timm mixer", "timm xcit", "timm levit", "timm convnext v2", "timm densenet", "timm resnet"),
     *("gcn", "gat", "graph sage", "gin", "pna", "schnet", "graph transformer", "set2set"),
