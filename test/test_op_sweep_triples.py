@@ -125,5 +125,6 @@ def test_vmap_in_between(name):
                 expected,
                 rtol=1e-7,
                 atol=1e-8,
+                equal_nan=True,
                 msg=lambda m, kind=kind: f"{kind}: {m}",
             )

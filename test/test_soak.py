@@ -1,5 +1,7 @@
 """Each transform and each pair, under every kind of exit, keeps nothing. `make soak` is longer."""
 
+import gc
+
 import pytest
 import torch
 from _memory import EXACT
@@ -19,6 +21,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_collected():
+    """It takes most of the time to look at what other tests have left behind, again and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("exit_name", EXITS)
