@@ -1,5 +1,4 @@
 // What nearly every file includes of PyTorch; setup.py has it parsed once.
-#pragma once
 
 #include <ATen/Operators.h>
 #include <ATen/core/Tensor.h>
