@@ -37,8 +37,9 @@ def refuse_detached(
         if result is not None and not _is_tracked(result) and _is_known_not_to_be_zero(result):
             raise RuntimeError(
                 f"functx: trying to differentiate twice {name}, whose backward detaches the "
-                f"gradients, so that its own derivative is not known. Make its backward of "
-                f"differentiable operators, with create_graph=True if it asks autograd."
+                f"gradients, or does with them what autograd does not see, so that its own "
+                f"derivative is not known. Make its backward of differentiable operators, with "
+                f"create_graph=True if it asks autograd."
             )
 
 
@@ -63,22 +64,26 @@ def _apply(node: Any, *gradients: Tensor | None) -> Any:
     results = results if isinstance(results, tuple) else (results,)
     if is_once_differentiable(function.backward):
         return _final(results, (*gradients, *node.saved_tensors))
-    refuse_detached(function.__name__, gradients, results)
+    # Those of custom operators are classes that PyTorch writes.
+    name = function.__name__.removeprefix("GeneratedBackwardFor_")
+    refuse_detached(name, gradients, results)
     return results
 
 
 def _final(
     results: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """PyTorch's decorator puts a node that raises behind results, but leads from it to nothing: who
-    asks for certain derivatives only never comes there. Ours leads to all that is tracked."""
+    """The results of a backward that is once_differentiable.
+
+    PyTorch's decorator puts a node that raises behind them, but leads from it to nothing: who asks
+    for certain derivatives only never comes there. Ours leads to all that is tracked.
+    """
     sources: dict[int | None, list[Tensor]] = {}
     for tensor in tensors:
         if tensor is not None:
             collect_tracked(tensor, sources)
     return tuple(
-        None if result is None else make_final(_untracked(result), sources)
-        for result in results
+        None if result is None else make_final(_untracked(result), sources) for result in results
     )
 
 

@@ -55,7 +55,9 @@ def make_final(tensor: Tensor, sources: dict[int | None, list[Tensor]]) -> Tenso
     if not tracked:
         return tensor
     error = torch._C._functions.DelayedError(
-        b"trying to differentiate twice a function that was marked with @once_differentiable",
+        b"functx: trying to differentiate twice a function that was marked with "
+        b"@once_differentiable. Remove the mark if its backward is made of differentiable "
+        b"operators.",
         1 + len(tracked),
     )
     final: Tensor = error(tensor, *tracked)[0]

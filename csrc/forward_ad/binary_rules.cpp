@@ -310,12 +310,10 @@ FUNCTX_RULES(jvp_choices) {
   partials<ops::clamp_max_Tensor,
            [](auto& t, auto&, auto& x, auto& max) { return zero_unless(x.le(max), t); },
            [](auto& t, auto&, auto& x, auto& max) { return zero_unless(x.gt(max), t); }>();
-  partials<ops::copysign_Tensor, [](auto& t, auto& y, auto& x, auto&) {
-    return t.mul(quotient_or_zero(y, x));
-  }>();
-  elementwise<ops::copysign_Scalar, [](auto& t, auto& x, auto& y, auto&) {
-    return t.mul(quotient_or_zero(y, x));
-  }>();
+  partials<ops::copysign_Tensor,
+           [](auto& t, auto& y, auto& x, auto&) { return t.mul(quotient_or_zero(y, x)); }>();
+  elementwise<ops::copysign_Scalar,
+              [](auto& t, auto& x, auto& y, auto&) { return t.mul(quotient_or_zero(y, x)); }>();
 }
 
 FUNCTX_RULES(jvp_sums_of_products) {

@@ -102,7 +102,7 @@ Tensor unbatch_one(const LevelPtr& level, const Tensor& leaf, const std::optiona
                           std::to_string(*dim) + ")");
   }
   Tensor batch = ensure_batched(result, level->batch_size);
-  if (!result.is_batched) {
+  if (!result.is_batched && batch.layout() == at::kStrided) {
     // Each example has its own: what is written to one is not to be in the others, nor in a tensor
     // that the function has only passed on.
     batch = batch.clone(at::MemoryFormat::Contiguous);
