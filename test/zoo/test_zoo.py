@@ -59,7 +59,7 @@ def test_a_hang_ends():
     ("name", "message"),
     [
         ("wrong", "off by"),
-        ("keeps", "another afterwards"),
+        ("keeps", "another value afterwards"),
         ("freezes", "requires_grad of a parameter has changed"),
     ],
 )
