@@ -177,3 +177,32 @@ def test_each_example_has_its_own_of_a_result_that_is_the_same():
     jacobian = jacrev(lambda x: torch.arange(3.0))(X)
     jacobian[0].copy_(X)
     assert not jacobian[1:].any()
+
+
+# ---- which matrix was factored -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("f", [torch.linalg.det, lambda a: torch.linalg.slogdet(a)[1]])
+@pytest.mark.parametrize("dims", [(0, 0), (1, 0), (0, 1), (1, 1), (-1, 0), (0, -1)])
+def test_determinants_of_examples_wherever_they_lie(dims, f):
+    """PyTorch's formula goes by the strides of one example, and its kernel by those of all."""
+    outer, inner = dims
+    x = randn(3, 4, 2, 2) + 2 * torch.eye(2).double()
+    moved = x.movedim(1, inner + 1 if inner >= 0 else inner)
+    # The dimensions of an example, without those that are mapped outside of it.
+    moved = moved.movedim(0, outer).contiguous()
+    actual = vmap(vmap(grad(f), inner), outer)(moved)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(f(leaf).sum(), leaf)
+    assert_close(actual, expected)
+
+
+def test_powers_of_exponent_zero_and_one():
+    """Of b ** e the derivative by b, at e = 0, is zero, but not the one of that by e: 1 / b."""
+    base, exponent = torch.tensor(2.0).double(), torch.tensor(0.0).double()
+    mixed = jacfwd(jacfwd(torch.pow, argnums=0), argnums=1)
+    assert_close(mixed(base, exponent), 1 / base)
+    f = lambda x: (x.square() + 1) ** x
+    third = jacfwd(jacfwd(jacfwd(f)))(torch.tensor(1.0).double())
+    assert_close(third.item(), 28.0254166375661, rtol=1e-12, atol=0)
+    assert_close(jacfwd(torch.pow)(0 * base, exponent), torch.zeros_like(base))

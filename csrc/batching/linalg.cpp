@@ -60,6 +60,11 @@ void on_stacks(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit:
     values[i] = any_batched ? align_rank({ensure_batched(x, level->batch_size), true},
                                          stack_rank + cores[i])
                             : x.value;
+    // PyTorch's formulas tell by the layout of one example which matrix was factored: it or its
+    // transpose. The kernels tell by the layout of the stack.
+    if (arguments[i].toTensor().is_contiguous()) {
+      values[i] = values[i].toTensor().contiguous();
+    }
   }
   op.callBoxed(&values);
   for (auto& value : values) {

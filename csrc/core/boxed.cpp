@@ -136,7 +136,6 @@ void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& s
   }
 }
 
-
 void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const c10::OperatorHandle& op = traits.handle;
   const auto operands = Operands::of_stack(*stack, op.schema().arguments().size());

@@ -73,7 +73,8 @@ Tensor pow_scalar(const Tensor& t, const Tensor& x, const Tensor&, const at::Sca
 
 Tensor by_base(const Tensor& t, const Tensor&, const Tensor& base, const Tensor& exponent) {
   // The power of a constant has no slope, not even an infinite one times zero.
-  return t.mul(exponent.mul(base.masked_fill(exponent.eq(0), 1).pow(exponent.sub(1))));
+  const Tensor is_infinite = exponent.eq(0).logical_and(base.eq(0));
+  return t.mul(exponent.mul(base.masked_fill(is_infinite, 1).pow(exponent.sub(1))));
 }
 
 // Where zero to this power is constant.
