@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from _program_functions import Doubled, Square
 from _reference import randn
-from torch.autograd import Function
 from torch.nn import functional
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
@@ -45,28 +45,6 @@ def test_lists_written_into_fresh_views():
 
 
 # ---- Functions -----------------------------------------------------------------------------------
-
-
-class Square(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 2 * ctx.saved_tensors[0] * gradient
-
-
-class Doubled(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.mark_dirty(x)
-        return x.mul_(2)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 2 * gradient
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (1, 2), (2, 3), (2, 2)])
