@@ -24,13 +24,14 @@ def check_chunk_size(transform: str, chunk_size: Any, of: str) -> None:
 
 def constant_zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Zeros of the dtype, on the device and of the class of `like`, but never batched or dual."""
-    value = _innermost_value(like)
+    value = innermost_value(like)
     if type(value) is Tensor:
         return torch.zeros(shape, dtype=value.dtype, device=value.device)
     return value.new_zeros(shape)
 
 
-def _innermost_value(tensor: Tensor) -> Tensor:
+def innermost_value(tensor: Tensor) -> Tensor:
+    """What is below all wrappers."""
     while _C.is_wrapper(tensor):
         tensor = _C.unwrap(tensor)[0]
     return tensor
@@ -58,7 +59,7 @@ def standard_basis(
     basis = []
     offset = 0
     for tensor, numel in zip(tensors, numels, strict=True):
-        is_plain = type(_innermost_value(tensor)) is Tensor
+        is_plain = type(innermost_value(tensor)) is Tensor
         if is_plain and rows == numel and start == offset:
             part = torch.eye(numel, dtype=tensor.dtype, device=tensor.device)
         else:

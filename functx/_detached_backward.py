@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction, Function
 
 from . import _C
+from ._basis import innermost_value
 from ._once_differentiable import collect_tracked, is_once_differentiable, make_final
 
 
@@ -98,6 +99,5 @@ def _is_tracked(tensor: Tensor) -> bool:
 
 
 def _is_known_not_to_be_zero(tensor: Tensor) -> bool:
-    while _C.is_wrapper(tensor):
-        tensor = _C.unwrap(tensor)[0]
-    return _C.has_numbers((tensor,)) and bool(tensor.count_nonzero())
+    value = innermost_value(tensor)
+    return _C.has_numbers((value,)) and bool(value.count_nonzero())

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from . import _C
+from ._basis import innermost_value
 from .pytree import flatten
 
 MaybeTensors = Sequence[Tensor | None]
@@ -106,17 +107,13 @@ def _conform(results: MaybeTensors, tangents: MaybeTensors) -> list[Tensor | Non
 def _check_recorded(name: str, results: MaybeTensors) -> None:
     """Zeros need not depend on the gradients; all else does, though autograd may not see it."""
     for result in results:
-        if result is not None and not result.requires_grad and _base_value(result).count_nonzero():
+        if result is None or result.requires_grad:
+            continue
+        if innermost_value(result).count_nonzero():
             raise RuntimeError(
                 f"functx.jvp: {name} has no jvp staticmethod, and its backward detaches the "
                 f"gradients, so that one can't be derived. Define jvp(ctx, *tangents)."
             )
-
-
-def _base_value(tensor: Tensor) -> Tensor:
-    while _C.is_wrapper(tensor):
-        tensor = _C.unwrap(tensor)[0]
-    return tensor
 
 
 @contextmanager
@@ -186,7 +183,7 @@ def check_on_tape(name: str, tangents: Any, results: Any) -> None:
     for result in _tensors(results):
         if _is_tracked(result) or not _C.has_numbers([result]):
             continue
-        if _base_value(result).count_nonzero():
+        if innermost_value(result).count_nonzero():
             raise RuntimeError(
                 f"functx.linearize: {name} computes with the tangents what autograd does not see "
                 f"(in numpy, or detached), so that it can't be applied to others later. Write it "

@@ -72,12 +72,11 @@ void bump_version_of_wrapper(const Tensor& tensor) {
   }
 }
 
-// Autograd has done so for single tensors, but leaves lists to the operator's own kernel. A view
-// learns by its version that it has got another history.
-void bump_versions_of_lists(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack,
+                   bool only_lists) {
   const auto arguments = torch::jit::last(stack, schema.arguments().size());
   for (size_t i = 0; i < arguments.size(); ++i) {
-    if (is_written(schema.arguments()[i]) && arguments[i].isList()) {
+    if (is_written(schema.arguments()[i]) && (!only_lists || arguments[i].isList())) {
       visit_tensors(arguments[i], &bump_version_of_wrapper);
     }
   }
@@ -88,7 +87,9 @@ void bump_versions_of_lists(const c10::FunctionSchema& schema, const torch::jit:
 void write(const c10::OperatorHandle& op, const LevelPtr& level, Fallback fallback,
            torch::jit::Stack* stack) {
   const auto& schema = op.schema();
-  bump_versions_of_lists(schema, *stack);
+  // Autograd has done so for single tensors, but leaves lists to the operator's own kernel. A view
+  // learns by its version that it has got another history.
+  bump_versions(schema, *stack, /*only_lists=*/true);
   const size_t count = schema.arguments().size();
   const torch::jit::Stack arguments(stack->end() - static_cast<ptrdiff_t>(count), stack->end());
   for (size_t i = 0; i < count; ++i) {
@@ -128,12 +129,7 @@ void set_fallback(Transform transform, Fallback fallback) {
 }
 
 void bump_versions(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
-  const auto arguments = torch::jit::last(stack, schema.arguments().size());
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (is_written(schema.arguments()[i])) {
-      visit_tensors(arguments[i], &bump_version_of_wrapper);
-    }
-  }
+  bump_versions(schema, stack, /*only_lists=*/false);
 }
 
 void run_boxed(const OperatorTraits& traits, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
