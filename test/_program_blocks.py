@@ -80,7 +80,12 @@ def add_block(scope: Scope) -> bool:
         return False
     template = scope.choose(WRAPPED)
     text = template.replace("{g}", function.name).replace("{x}", x).replace("{y}", y)
-    return scope.bind(text, function)
+    if not scope.bind(text, function):
+        return False
+    lines = "\n".join(scope.statements[-1].lines())
+    if "checkpoint(" in lines:  # what it reads has to be the same when it is computed again
+        scope.keep(lines)
+    return True
 
 
 def _function(scope: Scope, x: str) -> Function | None:

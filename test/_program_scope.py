@@ -6,6 +6,7 @@ So a generator need not know what shapes an operator accepts: it proposes, plain
 from __future__ import annotations
 
 import random
+import re
 
 import torch
 from _programs import Function, Statement
@@ -93,14 +94,12 @@ class Scope:
 
     def do(self, text: str, written: str) -> bool:
         """Adds code that writes into `written`."""
-        if not self._run(Statement(text)):
-            return False
-        value = self.names[written]
-        self.floats = [n for n in self.floats if n != written and is_usable(self.names[n])]
-        if is_usable(value):
+        ran = self._run(Statement(text))  # or did so in part, before it raised
+        self.floats = [n for n in self.floats if n != written and is_value(self.names[n])]
+        if is_value(self.names[written]):
             self.floats.append(written)  # last, so that what was written is used
         self.writable = [n for n in self.writable if n in self.floats]
-        return written in self.floats and bool(value.isfinite().all())
+        return ran and written in self.floats
 
     def _run(self, statement: Statement) -> bool:
         try:
@@ -116,6 +115,13 @@ class Scope:
         return storage not in self.names["__protected__"]
 
     # ---- functions inside ------------------------------------------------------------------------
+
+    def keep(self, text: str) -> None:
+        """What `text` mentions is not written to any more, nor are views of it."""
+        mentioned = [self.names.get(name) for name in re.findall(r"\w+", text)]
+        kept = {v.untyped_storage().data_ptr() for v in mentioned if isinstance(v, torch.Tensor)}
+        self.names["__protected__"] = self.names["__protected__"] | kept
+        self.writable = [name for name in self.writable if self._made_here(name)]
 
     def inner(self, values: list[torch.Tensor]) -> tuple[Scope, tuple[str, ...]]:
         """A scope for a function that sees the names of this one, and its parameters."""
@@ -134,19 +140,15 @@ def split(text: str) -> list[str]:
 
 
 def is_value(value) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and (value.is_floating_point() or value.is_complex())
-        and value.numel() <= MOST_ELEMENTS
-        and value.dim() <= 4
-        and bool((value.detach().abs() <= LARGEST).all())
-    )
-
-
-def is_usable(value) -> bool:
-    """Whether it is one still: PyTorch gives up some views when their base is written to."""
+    """Whether statements can use it. PyTorch gives up some views when their base is written to."""
     try:
-        return is_value(value)
+        return (
+            isinstance(value, torch.Tensor)
+            and (value.is_floating_point() or value.is_complex())
+            and value.numel() <= MOST_ELEMENTS
+            and value.dim() <= 4
+            and bool((value.abs() <= LARGEST).all())
+        )
     except RuntimeError:
         return False
 

@@ -91,6 +91,50 @@ def test_hooks_outside_of_the_transforms(name):
     assert_close(actual, CASES[name].expected(x))
 
 
+def overwritten(pack):
+    """exp saves its result and log_ what it gets, and the hooks a copy of both."""
+
+    def f(x):
+        with saved_tensors_hooks(pack, lambda packed: packed):
+            return x.sin().square().exp().log_()
+
+    return f
+
+
+LINEARIZED = {
+    "jacfwd-of-linearize": lambda f: functx.jacfwd(lambda x: pushed(f, x)),
+    "jacrev-of-linearize": lambda f: functx.jacrev(lambda x: pushed(f, x)),
+}
+
+
+def pushed(f, x):
+    return functx.linearize(f, x)[1](torch.ones_like(x)).sum()
+
+
+def linearized_or_not(name, f, x):
+    if name in LINEARIZED:
+        return LINEARIZED[name](f)(x), 2 * (2 * x).cos()
+    return CASES[name].transform(f)(x), CASES[name].expected(x)
+
+
+@pytest.mark.parametrize("name", [*CASES, *LINEARIZED])
+def test_overwritten_after_the_hook_copied_it(name):
+    f, x = overwritten(lambda x: x.clone()), randn(4, 3)
+    assert_close(*linearized_or_not(name, f, x))
+
+
+@pytest.mark.parametrize("name", [*CASES, *LINEARIZED])
+def test_overwritten_after_the_hook_detached_it(name):
+    """The copy has no tangent: that of the tensor is another now."""
+    f, x = overwritten(lambda x: x.detach().clone()), randn(4, 3)
+    try:
+        actual, expected = linearized_or_not(name, f, x)
+    except RuntimeError as error:
+        assert "overwritten in place" in str(error)  # noqa: PT017 - it may be right as well
+    else:
+        assert_close(actual, expected)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_backward_through_per_sample_gradients(variant):
     """The tape below is that of a plain .backward()."""

@@ -13,15 +13,22 @@ namespace {
 
 TiesPtr all_ties(const Tensor& tensor);
 
+uint32_t version_of(const Tensor& tangent) {
+  const bool has_version = tangent.defined() && !tangent.is_inference();
+  return has_version ? tangent._version() : 0;
+}
+
 // Without the place of `tensor` itself in a graph.
 Ties inner_ties(const Tensor& tensor) {
   const Wrapper* wrapper = as_wrapper(tensor);
   if (wrapper == nullptr) {
     const bool has_meta = torch::autograd::impl::get_autograd_meta(tensor) != nullptr;
-    return {{}, {}, has_meta ? tensor._fw_grad(/*level=*/0) : Tensor(), {}};
+    const Tensor tangent = has_meta ? tensor._fw_grad(/*level=*/0) : Tensor();
+    return {{}, {}, tangent, version_of(tangent), {}};
   }
   const auto values = wrapper->values();
-  return {wrapper->level(), {}, values.size() > 1 ? values[1] : Tensor(), all_ties(values[0])};
+  const Tensor tangent = values.size() > 1 ? values[1] : Tensor();
+  return {wrapper->level(), {}, tangent, version_of(tangent), all_ties(values[0])};
 }
 
 TiesPtr null_if_none(Ties ties) {
@@ -41,6 +48,17 @@ Tensor tie_value(const Tensor& data, const TiesPtr& ties) {
   return ties != nullptr ? tie(data, *ties) : data;
 }
 
+Tensor tangent_of(const Ties& ties, const Tensor& of_data) {
+  if (version_of(ties.tangent) == ties.version) {
+    return ties.tangent;
+  }
+  TORCH_CHECK(
+      of_data.defined(),
+      "functx: the tangent of a tensor that a saved-tensor hook detached was overwritten in "
+      "place since. Write into a clone() of the tensor, or let the hook keep a clone().");
+  return of_data;
+}
+
 Tensor tie_inner(const Tensor& data, const Ties& ties) {
   if (ties.level == nullptr) {
     return data;
@@ -50,8 +68,8 @@ Tensor tie_inner(const Tensor& data, const Ties& ties) {
     return make_batched(ties.level, {tie_value(batched.value, ties.value), batched.is_batched});
   }
   const Dual dual = unwrap_dual(ties.level, data);
-  return make_dual(ties.level,
-                   {tie_value(dual.primal, ties.value), ties.tangent, /*owns_tangent=*/false});
+  return make_dual(ties.level, {tie_value(dual.primal, ties.value), tangent_of(ties, dual.tangent),
+                                /*owns_tangent=*/false});
 }
 
 }  // namespace
@@ -66,8 +84,9 @@ Tensor tie(const Tensor& data, const Ties& ties) {
     tied = torch::autograd::make_variable(tied, ties.edge);
   }
   if (ties.level == nullptr && ties.tangent.defined()) {
+    const Tensor tangent = tangent_of(ties, data._fw_grad(/*level=*/0));
     tied = ties.edge.is_valid() ? tied : tied.detach();
-    tied._set_fw_grad(ties.tangent, /*level=*/0, /*is_inplace_op=*/false);
+    tied._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
   }
   return tied;
 }

@@ -7,6 +7,7 @@
 
 #include <torch/csrc/autograd/edge.h>
 
+#include <cstdint>
 #include <memory>
 
 #include "core/wrapper.h"
@@ -22,8 +23,9 @@ struct Ties {
   LevelPtr level;
   // Where the gradient of the tensor goes, if anywhere.
   torch::autograd::Edge edge;
-  // That of a dual tensor, or of PyTorch's own forward mode.
+  // That of a dual tensor, or of PyTorch's own forward mode; and its version then.
   Tensor tangent;
+  uint32_t version = 0;
   // Those of the value of a wrapper, if it has any.
   TiesPtr value;
 };
@@ -31,7 +33,8 @@ struct Ties {
 // The ties below the stratum of `saved`, whose own autograd looks after; null if there are none.
 TiesPtr ties_below(const Tensor& saved);
 
-// `data`, which a hook made of the saved tensor, with `ties` again.
+// `data`, which a hook made of the saved tensor, with `ties` again. A tangent that was overwritten
+// since is the one that the hook copied or computed again; raises if it did neither.
 Tensor tie(const Tensor& data, const Ties& ties);
 
 }  // namespace functx
