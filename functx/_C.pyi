@@ -246,6 +246,9 @@ class RandomState:
 def has_numbers(tensors: Sequence[Tensor | None]) -> bool:
     """Whether the tensors can be compared: not while a program is traced."""
 
+def without_saved_tensor_hooks(call: Callable[[], _R]) -> _R:
+    """Calls it, and what it saves goes to no hook."""
+
 def is_transpose(
     gradients: Sequence[Tensor | None],
     tangents: Sequence[Tensor | None],

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from . import _C
 from ._basis import innermost_value
@@ -48,8 +47,10 @@ def transpose(
 
     def body(level: _C.Level) -> tuple[_C.Level, list[Tensor], MaybeTensors, MaybeTensors]:
         seeds = _C.track(_cotangents(probes, compares=False))
-        with _no_hooks():
-            results = _conform(backward(_in_places(probes, seeds)), tangents)
+        # The tape is gone in a moment: hooks of a checkpoint around us are not for it.
+        results = _C.without_saved_tensor_hooks(
+            lambda: _conform(backward(_in_places(probes, seeds)), tangents)
+        )
         _check_recorded(name, results)
         again: MaybeTensors = ()
         if random is not None and any(result is not None for result in results):
@@ -131,18 +132,6 @@ def _second_run(name: str, random: _C.RandomState) -> Iterator[None]:
         ) from error
     finally:
         random.swap()
-
-
-def _no_hooks() -> AbstractContextManager[Any]:
-    """For a tape that is gone in a moment: hooks of a checkpoint around us are not for it."""
-    # Inside torch.func's transforms there are none.
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
-        return nullcontext()
-    return saved_tensors_hooks(_as_it_is, _as_it_is)
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 # ---- jvps under linearize ------------------------------------------------------------------

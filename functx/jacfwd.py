@@ -152,14 +152,17 @@ def _columns(
             None if tangent is None else _C.unbatch(level, (tangent,), (-1,))[0]
             for tangent in result.tangents
         ]
-        # Batched only if random numbers went into it: then it is the one of the first column.
-        aux = [
-            _C.unbatch(level, (leaf,), (0,))[0][0] if _C.is_batched_at(level, leaf) else leaf
-            for leaf in result.aux
-        ]
+        aux = [_first(level, leaf) for leaf in result.aux]
         return result._replace(tangents=columns, aux=aux)
 
     return _C.in_vmap(basis[0].size(0), randomness, body)
+
+
+def _first(level: _C.Level, leaf: Tensor) -> Tensor:
+    """The value of all columns, or that of the first if random numbers went into it."""
+    if _C.is_batched_at(level, leaf):
+        return _C.unbatch(level, (leaf,), (0,))[0][0]
+    return _C.unbatch(level, (leaf,), (None,))[0]
 
 
 def _blocks(

@@ -55,6 +55,11 @@ def hooked(function, *args):
         return function(*args)
 
 
+def conjugates(ctx):
+    """A gradient goes back through the conjugate of a derivative."""
+    return [x.conj() for x in ctx.saved_tensors]
+
+
 class Square(torch.autograd.Function):
     """The old form, without a rule for anything."""
 
@@ -65,7 +70,7 @@ class Square(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
+        (x,) = conjugates(ctx)
         return 2 * x * gradient
 
 
@@ -82,7 +87,7 @@ class Generated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        x, y = ctx.saved_tensors
+        x, y = conjugates(ctx)
         return gradient * x.cos() * y, gradient * x.sin()
 
     @staticmethod
@@ -102,7 +107,7 @@ class SavedOutput(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        x, y = ctx.saved_tensors
+        x, y = conjugates(ctx)
         return gradient * y * (1 - x.tanh() ** 2)
 
 
@@ -120,7 +125,7 @@ class Mapped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, a, b):
-        (x,) = ctx.saved_tensors
+        (x,) = conjugates(ctx)
         return a * x.cos() * ctx.factor - b * x.sin(), None
 
     @staticmethod
@@ -137,7 +142,7 @@ class Once(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
+        (x,) = conjugates(ctx)
         return gradient * x.cos()
 
 
@@ -153,7 +158,7 @@ class Two(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient, _):
-        x, y = ctx.saved_tensors
+        x, y = conjugates(ctx)
         to_x = gradient * y.cos() if ctx.needs_input_grad[0] else None
         to_y = -gradient * x * y.sin() if ctx.needs_input_grad[1] else None
         return to_x, to_y

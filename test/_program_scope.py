@@ -14,6 +14,9 @@ from _programs import Function, Statement
 LARGEST = 12.0  # values beyond this are not kept: derivatives of high order would lose their digits
 MOST_ELEMENTS = 12
 
+# What these give is a view or a copy, as it happens, so that nobody may write to either.
+VIEW_OR_COPY = re.compile(r"\.(reshape|flatten|ravel|contiguous)\(")
+
 
 class Scope:
     """The body of a function that is being written."""
@@ -41,6 +44,11 @@ class Scope:
 
     def target(self) -> str | None:
         return self.choose(self.writable) if self.writable else None
+
+    def apart_from(self, target: str, name: str) -> str:
+        """A value to write into `target`. What reads in part what it writes has no one result."""
+        storages = {self.names[n].untyped_storage().data_ptr() for n in (target, name)}
+        return name if len(storages) == 2 else f"{name}.clone()"
 
     def tensor(self, name: str) -> torch.Tensor:
         return self.names[name]
@@ -73,8 +81,10 @@ class Scope:
             self.statements.pop()
             return False
         self.floats.append(name)
-        if self._made_here(name):
+        if self._made_here(name) and is_injective(self.names[name]):
             self.writable.append(name)
+        if VIEW_OR_COPY.search(expression):
+            self.keep(self.statements[-1].text)
         return True
 
     def bind_several(self, expression: str) -> bool:
@@ -151,6 +161,13 @@ def is_value(value) -> bool:
         )
     except RuntimeError:
         return False
+
+
+def is_injective(tensor: torch.Tensor) -> bool:
+    """Whether each element has a place of its own, as in few tensors that `unfold` gives."""
+    span = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    places = torch.arange(max(span, 0) + 1).as_strided(tensor.shape, tensor.stride())
+    return places.unique().numel() == tensor.numel()
 
 
 def literal(rng: random.Random, shape, is_complex=False, low=-1.3, high=1.4) -> str:

@@ -12,7 +12,7 @@ UNARY = split("""
 {x} + {c}; {c} - {x}; {x} / 2; {x} ** 3; {x}.square().log1p(); ({x} * {x} + 1).sqrt()
 1 / ({x} * {x} + 1); {x}.atan(); {x}.erf(); torch.nn.functional.softplus({x}); {x}.asinh()
 torch.nn.functional.gelu({x}); torch.nn.functional.silu({x}); torch.nn.functional.relu({x})
-{x}.abs(); {x}.clamp(min=-0.5); {x}.expm1().tanh(); {x}.sinc(); {x}.lgamma().tanh(); {x}.clone()
+{x}.abs(); {x}.clamp(min=-0.5); {x}.expm1().tanh(); {x}.sinc(); {x}.square().add(1).lgamma().tanh(); {x}.clone()
 torch.nn.functional.leaky_relu({x}); torch.nn.functional.elu({x}); {x}.logit(0.3); {x}.frac()
 torch.nn.functional.hardtanh({x}); torch.nn.functional.mish({x}); {x}.round().detach() + {x}
 {x}.sign() * {x}; {x}.nan_to_num(); {x}.double(); {x}.to(torch.float64).sin(); {x}.contiguous()
@@ -29,7 +29,7 @@ torch.einsum('ij,kj->ik', {x}, {y}); torch.cdist({x}, {y}.square() + 2)
 torch.nn.functional.linear({x}, {y}); torch.matmul({x}, {y}.t()); torch.where({x} > 0, {x}, {y})
 {x}.masked_fill({x} > 0.2, {c}); {x}.pow(2) * {y}; torch.xlogy({x}, {y}.square() + 1)
 torch.nn.functional.mse_loss({x}, {y})
-torch.nn.functional.cosine_similarity({x}, {y} + 2, dim=-1); torch.nn.functional.conv1d({x}, {y})
+torch.nn.functional.cosine_similarity({x} - 3, {y} + 2, dim=-1); torch.nn.functional.conv1d({x}, {y})
 torch.rsub({x}, {y}, alpha=2); torch.addr({x}, {y}[0], {y}[-1]); torch.tensordot({x}, {y}, 1)
 torch.inner({x}, {y}); torch.cross({x}, {y}, dim=-1); ({x}.square() + 1) ** {y}
 torch.nn.functional.bilinear({x}, {x}, {y}.expand(2, *{y}.shape)); torch.copysign({x}, {y})
@@ -89,7 +89,7 @@ torch.cartesian_prod({x}, {y})[0]; torch.vander({x}, 3); {x}.take_along_dim({x}.
 
 SEVERAL = split("""
 {x}.unbind(); {x}.unbind(-1); {x}.split(1); {x}.chunk(2); {x}.chunk(2, -1); {x}.split([1, 1], -1)
-torch.linalg.slogdet({x}); {x}.max({d}); {x}.sort({d}); {x}.tensor_split(2)
+torch.linalg.slogdet({x} + 3 * torch.eye({x}.shape[-1])); {x}.max({d}); {x}.sort({d}); {x}.tensor_split(2)
 torch.var_mean({x}, {d})
 torch.linalg.eigh({x} + {x}.mT + torch.diag(torch.arange({x}.shape[-1]) * 3.0))
 torch.broadcast_tensors({x}, {y}); torch.meshgrid({x}, {x}, indexing='ij'); torch.aminmax({x})
@@ -125,7 +125,7 @@ WRITES = split("""
 {o}.t().copy_({v}); {o}.t().add_({v}); {o}.mT.mul_({v}); {o}.select(0, 0).copy_({v})
 {o}.select(-1, -1).mul_({v}); {o}.narrow(0, 0, 1).copy_({v}); {o}.narrow(-1, 0, 1).add_({v})
 {o}.fill_({c}); {o}.zero_(); {o}.fill_({v}.sum()); {o}[{i}].fill_({c}); {o}[{i}].zero_()
-{o}[{i}].copy_({v}); {o}.view(-1)[{i}] = {v}; {o}.view(-1)[:2] += {v}; {o}.flatten()[0] = {v}
+{o}[{i}].copy_({v}); {o}.view(-1)[{i}] = {v}; {o}.view(-1)[:2] += {v};
 {o}.sin_(); {o}.tanh_(); {o}.exp_().tanh_(); {o}.neg_(); {o}.square_(); {o}.sigmoid_()
 {o}.clamp_(min=-0.4); {o}[{i}].sin_(); {o}[1:].cos_(); {o}.relu_(); {o}.addcmul_({v}, {v})
 {o}.addcmul_({v}, {w}, value=0.5); {o}.addcdiv_({v}, {w} * {w} + 1)
@@ -194,7 +194,7 @@ def _made_and_written(scope: Scope, template: str) -> bool:
 
 def _write(scope: Scope, template: str, target: str) -> bool:
     tensor = scope.tensor(target)
-    value, other = scope.value(), scope.value()
+    value, other = (scope.apart_from(target, scope.value()) for _ in range(2))
     text = (
         template.replace("{o}", target)
         .replace("{v}", value)

@@ -197,3 +197,49 @@ def test_powers_of_exponent_zero_and_one():
     third = jacfwd(jacfwd(jacfwd(f)))(torch.tensor(1.0).double())
     assert_close(third.item(), 28.0254166375661, rtol=1e-12, atol=0)
     assert_close(jacfwd(torch.pow)(0 * base, exponent), torch.zeros_like(base))
+
+
+# ---- what a transform returns beside ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("f", [torch.linalg.det, torch.linalg.cholesky, lambda x: x.clone().sin_()])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_aux_of_jacfwd_keeps_its_place_on_a_tape(f, chunk_size):
+    x = X[:2, :2]
+    x = x @ x.mT + torch.eye(2, dtype=x.dtype)
+
+    def aux(x):
+        return jacfwd(lambda x: ((y := f(x).sum()), y), has_aux=True, chunk_size=chunk_size)(x)[1]
+
+    expected = torch.autograd.functional.jacobian(lambda x: f(x).sum(), x)
+    assert_close(grad(aux)(x), expected)
+    assert_close(jacrev(aux)(x), expected)
+    assert_close(jvp(aux, (x,), (x,))[1], (expected * x).sum())
+    leaf = x.clone().requires_grad_()
+    assert_close(torch.autograd.grad(aux(leaf), leaf)[0], expected)
+
+
+def test_a_tape_outside_sees_writes_after_a_function_that_jvp_turns_around():
+    """Nothing that it saves goes unwatched, though hooks do not get it."""
+
+    class Weighted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            ctx.save_for_backward(x, y)
+            return x * y * y
+
+        @staticmethod
+        def backward(ctx, gradient):
+            x, y = ctx.saved_tensors
+            return gradient * y * y, 2 * gradient * x * y
+
+    def f(x):
+        a = x.detach() * x
+        result = Weighted.apply(a.detach(), a)
+        a.fill_(-0.2)
+        return result
+
+    leaf = X[0].clone().requires_grad_()
+    _, tangent = jvp(f, (leaf,), (X[1],))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        tangent.sum().backward()

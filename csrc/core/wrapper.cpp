@@ -14,6 +14,11 @@ Wrapper::Wrapper(LevelPtr level, Transform transform, const Tensor& like)
       level_(std::move(level)) {
   TORCH_INTERNAL_ASSERT(level_->transform == transform);
   set_storage_access_should_throw();
+  if (is_inference()) [[unlikely]] {
+    // Inference mode keeps autograd from what is made in it, and a `grad` in there asks for it.
+    key_set_ = key_set_ | c10::getAutogradRelatedKeySetFromBackend(key_set_.highestBackendKey());
+    set_version_counter(c10::VariableVersion(0));
+  }
 }
 
 void Wrapper::mirror(const Tensor& value, int64_t skipped) {

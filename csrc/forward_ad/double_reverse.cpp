@@ -1,7 +1,6 @@
 // Forward mode from reverse mode: for operators that PyTorch can differentiate in reverse only, as
 // most are that users define. A pullback u -> J^T u is linear, so that its own pullback is v -> J
 // v, whatever the u at which it was recorded.
-#include <ATen/SavedTensorHooks.h>
 #include <c10/util/ScopeExit.h>
 #include <torch/csrc/autograd/function.h>
 
@@ -9,6 +8,7 @@
 
 #include "batching/batched_tensor.h"
 #include "core/lift.h"
+#include "core/saved_tensor_hooks.h"
 #include "core/tracked.h"
 #include "forward_ad/boxed_duals.h"
 #include "forward_ad/conform.h"
@@ -34,21 +34,6 @@ class GradLevel {
 
  private:
   LevelPtr level_;
-};
-
-// These tapes are gone in a moment: hooks for saved tensors, of a checkpoint around us for
-// example, are not for them.
-class NoSavedTensorHooks {
- public:
-  NoSavedTensorHooks() : outside_(at::SavedTensorDefaultHooks::get_tls_state()) {
-    at::SavedTensorDefaultHooks::set_tls_state({});
-  }
-  ~NoSavedTensorHooks() { at::SavedTensorDefaultHooks::set_tls_state(outside_); }
-  NoSavedTensorHooks(const NoSavedTensorHooks&) = delete;
-  NoSavedTensorHooks& operator=(const NoSavedTensorHooks&) = delete;
-
- private:
-  at::impl::SavedTensorDefaultHooksTLS outside_;
 };
 
 constexpr auto remedy =
@@ -231,7 +216,7 @@ void differentiate_by_double_reverse(const c10::OperatorHandle& op, const LevelP
   for (Tensor& primal : primals) {
     primal = lift(primal, stratum);
   }
-  const NoSavedTensorHooks no_hooks;
+  const NoSavedTensorHooks no_hooks;  // these tapes are gone in a moment
   const bool checks = !is_of_pytorch(op) && has_numbers(primals) && has_numbers(tangents);
   LevelPtr transpose;
   Recording recording;

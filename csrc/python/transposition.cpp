@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "core/saved_tensor_hooks.h"
 #include "forward_ad/transposition.h"
 
 namespace functx {
@@ -33,6 +34,10 @@ void bind_transposition(py::module_& m) {
       .def("swap", &RandomState::swap);
   m.def("has_numbers",
         [](const MaybeTensors& tensors) { return has_numbers(or_undefined(tensors)); });
+  m.def("without_saved_tensor_hooks", [](const py::function& call) {
+    const NoSavedTensorHooks no_hooks;
+    return call();
+  });
   m.def("is_transpose", [](const MaybeTensors& gradients, const MaybeTensors& tangents,
                            const MaybeTensors& cotangents, const MaybeTensors& output_tangents) {
     return is_transpose(or_undefined(gradients), or_undefined(tangents), or_undefined(cotangents),
