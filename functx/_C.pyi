@@ -246,7 +246,7 @@ class RandomState:
 def has_numbers(tensors: Sequence[Tensor | None]) -> bool:
     """Whether the tensors can be compared: not while a program is traced."""
 
-def without_saved_tensor_hooks(call: Callable[[], _R]) -> _R:
+def without_saved_tensor_hooks(call: Callable[[], R]) -> R:
     """Calls it, and what it saves goes to no hook."""
 
 def is_transpose(

@@ -12,7 +12,8 @@ UNARY = split("""
 {x} + {c}; {c} - {x}; {x} / 2; {x} ** 3; {x}.square().log1p(); ({x} * {x} + 1).sqrt()
 1 / ({x} * {x} + 1); {x}.atan(); {x}.erf(); torch.nn.functional.softplus({x}); {x}.asinh()
 torch.nn.functional.gelu({x}); torch.nn.functional.silu({x}); torch.nn.functional.relu({x})
-{x}.abs(); {x}.clamp(min=-0.5); {x}.expm1().tanh(); {x}.sinc(); {x}.square().add(1).lgamma().tanh(); {x}.clone()
+{x}.abs(); {x}.clamp(min=-0.5); {x}.expm1().tanh(); {x}.sinc()
+{x}.square().add(1).lgamma().tanh(); {x}.clone()
 torch.nn.functional.leaky_relu({x}); torch.nn.functional.elu({x}); {x}.logit(0.3); {x}.frac()
 torch.nn.functional.hardtanh({x}); torch.nn.functional.mish({x}); {x}.round().detach() + {x}
 {x}.sign() * {x}; {x}.nan_to_num(); {x}.double(); {x}.to(torch.float64).sin(); {x}.contiguous()
@@ -29,7 +30,8 @@ torch.einsum('ij,kj->ik', {x}, {y}); torch.cdist({x}, {y}.square() + 2)
 torch.nn.functional.linear({x}, {y}); torch.matmul({x}, {y}.t()); torch.where({x} > 0, {x}, {y})
 {x}.masked_fill({x} > 0.2, {c}); {x}.pow(2) * {y}; torch.xlogy({x}, {y}.square() + 1)
 torch.nn.functional.mse_loss({x}, {y})
-torch.nn.functional.cosine_similarity({x} - 3, {y} + 2, dim=-1); torch.nn.functional.conv1d({x}, {y})
+torch.nn.functional.cosine_similarity({x} - 3, {y} + 2, dim=-1)
+torch.nn.functional.conv1d({x}, {y})
 torch.rsub({x}, {y}, alpha=2); torch.addr({x}, {y}[0], {y}[-1]); torch.tensordot({x}, {y}, 1)
 torch.inner({x}, {y}); torch.cross({x}, {y}, dim=-1); ({x}.square() + 1) ** {y}
 torch.nn.functional.bilinear({x}, {x}, {y}.expand(2, *{y}.shape)); torch.copysign({x}, {y})
@@ -62,7 +64,8 @@ VIEWS = split("""
 {x}.split(1, {d})[0]; {x}.chunk(2, {d})[-1]; {x}.squeeze(); {x}.squeeze(0); {x}.movedim(0, -1)
 {x}.diagonal(); {x}.diagonal(1); {x}.unfold(0, 2, 1); {x}.view_as({x}); {x}.swapaxes(0, -1)
 {x}.reshape(2, -1); {x}.view(-1, 2); {x}.unflatten(0, (1, -1))
-{x}.permute(*range({x}.dim())[::-1]); {x}[...]; {x}.as_strided({x}.shape, {x}.stride()); {x}.adjoint()
+{x}.permute(*range({x}.dim())[::-1]); {x}[...]; {x}.as_strided({x}.shape, {x}.stride())
+{x}.adjoint()
 {x}.expand_as({x}); {x}.view({x}.shape); {x}.hsplit(2)[0]; {x}.real; torch.atleast_2d({x})
 torch.broadcast_to({x}, (2, *{x}.shape)); {x}.ravel(); {x}.T
 {x}.tensor_split(2)[1]; {x}.detach().view(-1)
@@ -89,7 +92,8 @@ torch.cartesian_prod({x}, {y})[0]; torch.vander({x}, 3); {x}.take_along_dim({x}.
 
 SEVERAL = split("""
 {x}.unbind(); {x}.unbind(-1); {x}.split(1); {x}.chunk(2); {x}.chunk(2, -1); {x}.split([1, 1], -1)
-torch.linalg.slogdet({x} + 3 * torch.eye({x}.shape[-1])); {x}.max({d}); {x}.sort({d}); {x}.tensor_split(2)
+torch.linalg.slogdet({x} + 3 * torch.eye({x}.shape[-1])); {x}.max({d}); {x}.sort({d})
+{x}.tensor_split(2)
 torch.var_mean({x}, {d})
 torch.linalg.eigh({x} + {x}.mT + torch.diag(torch.arange({x}.shape[-1]) * 3.0))
 torch.broadcast_tensors({x}, {y}); torch.meshgrid({x}, {x}, indexing='ij'); torch.aminmax({x})

@@ -199,7 +199,7 @@ def test_powers_of_exponent_zero_and_one():
     assert_close(jacfwd(torch.pow)(0 * base, exponent), torch.zeros_like(base))
 
 
-# ---- what a transform returns beside ---------------------------------------------------------------
+# ---- what a transform returns beside -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("f", [torch.linalg.det, torch.linalg.cholesky, lambda x: x.clone().sin_()])
