@@ -95,7 +95,7 @@ SEVERAL = split("""
 torch.linalg.slogdet({x} + 3 * torch.eye({x}.shape[-1])); {x}.max({d}); {x}.sort({d})
 {x}.tensor_split(2)
 torch.var_mean({x}, {d})
-torch.linalg.eigh({x} + {x}.mT + torch.diag(torch.arange({x}.shape[-1]) * 3.0))
+torch.linalg.eigh(({x} + {x}.mT).real + torch.diag(torch.arange({x}.shape[-1]) * 3.0))
 torch.broadcast_tensors({x}, {y}); torch.meshgrid({x}, {x}, indexing='ij'); torch.aminmax({x})
 torch.frexp({x}); torch.std_mean({x})
 """)

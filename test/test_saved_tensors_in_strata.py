@@ -91,12 +91,24 @@ def test_hooks_outside_of_the_transforms(name):
     assert_close(actual, CASES[name].expected(x))
 
 
-def overwritten(pack):
-    """exp saves its result and log_ what it gets, and the hooks a copy of both."""
+def logarithm(x):
+    return x.log_()
+
+
+def logarithm_by_a_view(x):
+    x.view(-1).copy_(x.log().view(-1))
+    return x
+
+
+WRITES = [logarithm, logarithm_by_a_view]
+
+
+def overwritten(write, pack):
+    """exp saves its result, and log what it gets; the hooks have a copy of both."""
 
     def f(x):
         with saved_tensors_hooks(pack, lambda packed: packed):
-            return x.sin().square().exp().log_()
+            return write(x.sin().square().exp())
 
     return f
 
@@ -117,16 +129,18 @@ def linearized_or_not(name, f, x):
     return CASES[name].transform(f)(x), CASES[name].expected(x)
 
 
+@pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("name", [*CASES, *LINEARIZED])
-def test_overwritten_after_the_hook_copied_it(name):
-    f, x = overwritten(lambda x: x.clone()), randn(4, 3)
+def test_overwritten_after_the_hook_copied_it(name, write):
+    f, x = overwritten(write, lambda x: x.clone()), randn(4, 3)
     assert_close(*linearized_or_not(name, f, x))
 
 
+@pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("name", [*CASES, *LINEARIZED])
-def test_overwritten_after_the_hook_detached_it(name):
+def test_overwritten_after_the_hook_detached_it(name, write):
     """The copy has no tangent: that of the tensor is another now."""
-    f, x = overwritten(lambda x: x.detach().clone()), randn(4, 3)
+    f, x = overwritten(write, lambda x: x.detach().clone()), randn(4, 3)
     try:
         actual, expected = linearized_or_not(name, f, x)
     except RuntimeError as error:

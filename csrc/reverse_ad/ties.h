@@ -23,18 +23,20 @@ struct Ties {
   LevelPtr level;
   // Where the gradient of the tensor goes, if anywhere.
   torch::autograd::Edge edge;
-  // That of a dual tensor, or of PyTorch's own forward mode; and its version then.
+  // That of a dual tensor, or of PyTorch's own forward mode.
   Tensor tangent;
+  // Those of the value of a wrapper, and those of the tangent, if they have any.
+  TiesPtr value, of_tangent;
+  // Of the tensor that was saved: what counts the writes to it, and how many there had been.
+  c10::VariableVersion writes = {};
   uint32_t version = 0;
-  // Those of the value of a wrapper, if it has any.
-  TiesPtr value;
 };
 
 // The ties below the stratum of `saved`, whose own autograd looks after; null if there are none.
 TiesPtr ties_below(const Tensor& saved);
 
-// `data`, which a hook made of the saved tensor, with `ties` again. A tangent that was overwritten
-// since is the one that the hook copied or computed again; raises if it did neither.
+// `data`, which a hook made of the saved tensor, with `ties` again. If that was written to since,
+// its tangents are those that the hook copied or computed again; raises if it did neither.
 Tensor tie(const Tensor& data, const Ties& ties);
 
 }  // namespace functx
