@@ -44,7 +44,7 @@ REDUCTIONS = split("""
 {x}.amax({d}); {x}.amin(); {x}.norm(); ({x} + 2).norm(dim={d}); {x}.cumsum({d}); {x}.cumprod({d})
 {x}.softmax({d}); {x}.log_softmax({d}); {x}.trace(); torch.linalg.vector_norm({x} + 2)
 {x}.max({d}).values; {x}.median(); {x}.sort({d}).values; {x}.topk(2).values
-{x}.square().sum({d}).sqrt(); {x}.diff(dim={d}); {x}.nansum({d}); torch.linalg.det({x})
+({x}.square().sum({d}) + 0.1).sqrt(); {x}.diff(dim={d}); {x}.nansum({d}); torch.linalg.det({x})
 torch.linalg.inv({x} @ {x}.mT + torch.eye({x}.shape[-2])); {x}.cummax({d}).values
 torch.linalg.solve({x} @ {x}.mT + torch.eye({x}.shape[-2]), {x})
 torch.linalg.matrix_exp({x}.tanh())
