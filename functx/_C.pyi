@@ -120,10 +120,10 @@ class Ties:
     """What connects the value of a wrapper to tapes and tangents."""
 
 def ties_below(x: Tensor) -> Ties | None:
-    """The ties of the value of `x`, at all depths; None if there are none, as for plain tensors."""
+    """The ties of the value of `x`, at all depths; None for plain tensors."""
 
-def tie(x: Tensor, ties: Ties) -> Tensor:
-    """The data of `x` with `ties` again."""
+def tie(x: Tensor, ties: Ties | None) -> Tensor:
+    """What a hook made of a saved tensor, `x`, with `ties` again and no other wrappers."""
 
 def is_wrapper(x: Tensor) -> bool:
     """Whether `x` is a batched or dual tensor of any level."""

@@ -39,7 +39,9 @@ def _unpacking(unpack: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
     def unpack_with_ties(packed: Any) -> Tensor:
         if type(packed) is _Tied:
             return _C.tie(unpack(packed.packed), packed.ties)
-        return unpack(packed)
+        # A plain tensor, of which a copy made inside of a transform may be a wrapper.
+        tensor = unpack(packed)
+        return _C.tie(tensor, None) if _C.is_wrapper(tensor) else tensor
 
     return unpack_with_ties
 

@@ -18,11 +18,12 @@ Generated.apply({x}[0], {y}); Square.apply({x}.t()); sum(Mapped.apply({x}, 2.0))
 
 MODULES = split("""
 linear({x}); torch.nn.Sequential(linear, torch.nn.Tanh())({x}); residual({x})
-residual(residual({x})); called(linear, {'weight': {y}}, {x}); called(linear, {'bias': {y}}, {x})
-called(linear, {'weight': linear.weight * 2, 'bias': {y}}, {x})
+residual(residual({x})); called(linear, {'weight': {y}}, {x})
+called(linear, {'bias': {y}.view(-1)}, {x})
+called(linear, {'weight': linear.weight * 2, 'bias': {y}.view(-1)}, {x})
 called(residual, {'shift': {y}}, {x})
 called(residual, {'second.weight': residual.second.weight.detach() + 1}, {x}); linear.weight @ {x}
-linear.bias * {x}; torch.nn.functional.linear({x}, linear.weight, {y})
+linear.bias * {x}; torch.nn.functional.linear({x}, linear.weight, {y}.view(-1))
 linear.weight.detach() @ {x}; residual.first(residual.second({x}))
 """)
 

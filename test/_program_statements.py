@@ -40,7 +40,8 @@ torch.fmod({x}, 2)
 
 REDUCTIONS = split("""
 {x}.sum(); {x}.sum({d}); {x}.sum({d}, keepdim=True); {x}.mean(); {x}.mean({d}); {x}.prod()
-{x}.prod({d}); {x}.var({d}); {x}.std({d}, correction=0, keepdim=True); {x}.logsumexp({d})
+{x}.prod({d}); {x}.var({d}); torch.cat([{x}, {x} + 1], {d}).std({d}, correction=0, keepdim=True)
+{x}.logsumexp({d})
 {x}.amax({d}); {x}.amin(); {x}.norm(); ({x} + 2).norm(dim={d}); {x}.cumsum({d}); {x}.cumprod({d})
 {x}.softmax({d}); {x}.log_softmax({d}); {x}.trace(); torch.linalg.vector_norm({x} + 2)
 {x}.max({d}).values; {x}.median(); {x}.sort({d}).values; {x}.topk(2).values

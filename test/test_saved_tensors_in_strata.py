@@ -164,6 +164,23 @@ def test_backward_through_per_sample_gradients(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_backward_through_linearize_of_what_vmap_captures(variant):
+    """A copy of a plain tensor that a hook makes inside of vmap is a plain tensor to the tape."""
+    x, point = randn(4, 3), randn(3).requires_grad_()
+
+    def slope(x):
+        f = lambda point: VARIANTS[variant](point) * x
+        return functx.linearize(f, point)[1](torch.ones_like(point))
+
+    result = functx.vmap(slope)(x)
+    assert_close(result, (2 * point).sin() * x)
+    assert_close(
+        torch.autograd.grad(result.sum(), point)[0],
+        (2 * (2 * point).cos() * x).sum(0),
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_forward_mode_of_pytorch_below(variant):
     x, tangent = randn(4, 3), randn(4, 3)
     gradients = functx.vmap(functx.grad(lambda x: VARIANTS[variant](x).sum()))

@@ -1,10 +1,39 @@
 // Views: the tangent of a view is the same view of the tangent.
+#include <ATen/InferSize.h>
+#include <ATen/TensorUtils.h>
 #include <ATen/ops/alias.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "forward_ad/families.h"
 
 namespace functx {
 namespace {
+
+// Whether each element has a place of its own. Examples that lie interleaved are not dense.
+bool is_non_overlapping(const Tensor& tensor) {
+  if (tensor.is_non_overlapping_and_dense()) {
+    return true;
+  }
+  if (tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return false;
+  }
+  std::vector<std::pair<int64_t, int64_t>> dims;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) > 1) {
+      dims.emplace_back(tensor.stride(d), tensor.size(d));
+    }
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t last = 0;
+  return std::all_of(dims.begin(), dims.end(), [&](const auto& dim) {
+    const bool is_beyond = dim.first > last;
+    last += dim.first * (dim.second - 1);
+    return is_beyond;
+  });
+}
 
 // Views that depend on strides, which the tangent need not share: it is laid out like the primal
 // first, for all who look at it. Nobody can write to a tensor that was expanded, so the tangent of
@@ -14,8 +43,8 @@ Tensor tangent_for_view(DualTensor& wrapper) {
   if (tangent.sym_strides() == wrapper.primal().sym_strides()) {
     return tangent;
   }
-  const Tensor root = wrapper.root()->primal();
-  return root.is_non_overlapping_and_dense() ? wrapper.tangent_in_layout_of_primal() : Tensor();
+  return is_non_overlapping(wrapper.root()->primal()) ? wrapper.tangent_in_layout_of_primal()
+                                                      : Tensor();
 }
 
 // Strides and offset mean the storage of the primal. The tangent has one of its own, which need not
@@ -82,15 +111,23 @@ struct LayoutView<Op, Tensor(const Tensor&, Args...)> {
   static Tensor call(const LevelPtr& level, const Tensor& self, Args... args) {
     auto& wrapper = *at_level<DualTensor>(self, *level);
     Dual view{Op::call(wrapper.primal(), args...), {}};
-    if (wrapper.tangent().defined()) {
-      const Tensor same_layout = tangent_for_view(wrapper);
-      view.tangent = same_layout.defined() ? Op::call(same_layout, args...)
-                                           : copied(wrapper.tangent(), args...);
+    if (const Tensor& tangent = wrapper.tangent(); tangent.defined()) {
+      const Tensor same_layout = has_view(tangent, args...) ? tangent : tangent_for_view(wrapper);
+      view.tangent =
+          same_layout.defined() ? Op::call(same_layout, args...) : copied(tangent, args...);
     }
     return make_dual_view(level, self, std::move(view));
   }
 
  private:
+  // As it lies; where strides are asked for too, it has to lie like the primal.
+  static bool has_view(const Tensor& tangent, c10::SymIntArrayRef size) {
+    return at::detail::computeStride(tangent.sym_sizes(), tangent.sym_strides(),
+                                     at::infer_size_dv(size, tangent.sym_numel()))
+        .has_value();
+  }
+  static bool has_view(const Tensor&, const auto&...) { return false; }
+
   static Tensor copied(const Tensor& tangent, const auto& size, const auto&...) {
     return tangent.contiguous().view_symint(size);
   }

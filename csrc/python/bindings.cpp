@@ -325,7 +325,9 @@ void bind_reverse_mode(py::module_& m) {
   py::class_<Ties, std::shared_ptr<Ties>>(m, "Ties");
   m.def("ties_below",
         [](const Tensor& tensor) { return std::const_pointer_cast<Ties>(ties_below(tensor)); });
-  m.def("tie", [](const Tensor& tensor, const Ties& ties) { return wrap(tie(tensor, ties)); });
+  m.def("tie", [](const Tensor& tensor, const std::shared_ptr<Ties>& ties) {
+    return wrap(functx::tie(tensor, ties));
+  });
 }
 
 }  // namespace

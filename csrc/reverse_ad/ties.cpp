@@ -88,6 +88,16 @@ Tensor tie(const Tensor& data, const Ties& ties, bool overwritten) {
   return tied;
 }
 
+// A copy that a hook made inside of another transform can be a wrapper of that one.
+Tensor as_saved_at(const LevelPtr& level, Tensor data) {
+  for (Wrapper* wrapper = as_wrapper(data);
+       wrapper != nullptr && wrapper->level() != level && wrapper->is_its_value();
+       wrapper = as_wrapper(data)) {
+    data = wrapper->values()[0];
+  }
+  return data;
+}
+
 }  // namespace
 
 TiesPtr ties_below(const Tensor& saved) {
@@ -97,11 +107,15 @@ TiesPtr ties_below(const Tensor& saved) {
   Ties ties = inner_ties(saved);
   ties.writes = saved.unsafeGetTensorImpl()->version_counter();
   ties.version = ties.writes.current_version();
-  return null_if_none(std::move(ties));
+  return std::make_shared<const Ties>(std::move(ties));
 }
 
-Tensor tie(const Tensor& data, const Ties& ties) {
-  return tie(data, ties, /*overwritten=*/ties.writes.current_version() != ties.version);
+Tensor tie(const Tensor& data, const TiesPtr& ties) {
+  if (ties == nullptr) {
+    return as_saved_at(nullptr, data);
+  }
+  return tie(as_saved_at(ties->level, data), *ties,
+             /*overwritten=*/ties->writes.current_version() != ties->version);
 }
 
 }  // namespace functx

@@ -32,11 +32,12 @@ struct Ties {
   uint32_t version = 0;
 };
 
-// The ties below the stratum of `saved`, whose own autograd looks after; null if there are none.
+// The ties below the stratum of `saved`, whose own autograd looks after; null if that is no
+// wrapper.
 TiesPtr ties_below(const Tensor& saved);
 
 // `data`, which a hook made of the saved tensor, with `ties` again. If that was written to since,
 // its tangents are those that the hook copied or computed again; raises if it did neither.
-Tensor tie(const Tensor& data, const Ties& ties);
+Tensor tie(const Tensor& data, const TiesPtr& ties);
 
 }  // namespace functx
