@@ -33,7 +33,7 @@ torch.nn.functional.mse_loss({x}, {y})
 torch.nn.functional.cosine_similarity({x} - 3, {y} + 2, dim=-1)
 torch.nn.functional.conv1d({x}, {y})
 torch.rsub({x}, {y}, alpha=2); torch.addr({x}, {y}[0], {y}[-1]); torch.tensordot({x}, {y}, 1)
-torch.inner({x}, {y}); torch.cross({x}, {y}, dim=-1); ({x}.square() + 1) ** {y}
+torch.inner({x}, {y}); torch.cross({x}, {y}, dim=-1); ({x}.square() + 1) ** ({y} + 0.0123)
 torch.nn.functional.bilinear({x}, {x}, {y}.expand(2, *{y}.shape)); torch.copysign({x}, {y})
 torch.fmod({x}, 2)
 """)
