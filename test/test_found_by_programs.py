@@ -243,3 +243,16 @@ def test_a_tape_outside_sees_writes_after_a_function_that_jvp_turns_around():
     _, tangent = jvp(f, (leaf,), (X[1],))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         tangent.sum().backward()
+
+
+# ---- strides that say little ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_weights_of_a_convolution_of_single_pixels(kernel):
+    """Their strides look like channels_last and like contiguous."""
+    images = randn(3, 1, 8, 1, 1).as_strided((3, 1, 8, 1, 1), (8, 8, 1, 8, 8))
+    weight = randn(4, 8, kernel, kernel)
+    f = lambda w, x: functional.conv2d(x, w, None, 2, kernel // 2).square().sum()
+    expected = [torch.autograd.functional.jacobian(lambda w, x=x: f(w, x), weight) for x in images]
+    assert_close(vmap(grad(f), (None, 0))(weight, images), torch.stack(expected))

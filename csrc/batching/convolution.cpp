@@ -4,6 +4,7 @@
 #include "batching/dims.h"
 #include "batching/fold.h"
 #include "batching/rule.h"
+#include "core/memory_format.h"
 
 namespace functx {
 namespace {
@@ -30,8 +31,8 @@ struct Geometry {
   Tensor weight_gradient(const Tensor& grad, const Tensor& input, const Tensor& weight,
                          int64_t all_groups) const {
     return std::get<1>(ops::convolution_backward::call(
-        grad, input, weight, std::nullopt, stride, padding, dilation, transposed, output_padding,
-        all_groups, {false, true, false}));
+        grad, with_default_strides(input), weight, std::nullopt, stride, padding, dilation,
+        transposed, output_padding, all_groups, {false, true, false}));
   }
 };
 

@@ -25,4 +25,12 @@ inline at::Tensor with_strides_of_format(const at::Tensor& x) {
   return x;
 }
 
+// The same tensor with the strides that most have who lie in memory like it. PyTorch's kernel for
+// the gradients of grouped convolutions takes the strides for the places.
+inline at::Tensor with_default_strides(const at::Tensor& x) {
+  const bool differs =
+      x.is_contiguous() && x.suggest_memory_format() != at::MemoryFormat::Contiguous;
+  return differs ? x.flatten().view(x.sizes()) : x;
+}
+
 }  // namespace functx
