@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/MemoryFormat.h>
 
+#include <algorithm>
+
 namespace functx {
 
 // The same tensor with the strides of its memory format. PyTorch's kernel for the gradients of
@@ -25,12 +27,12 @@ inline at::Tensor with_strides_of_format(const at::Tensor& x) {
   return x;
 }
 
-// The same tensor with the strides that most have who lie in memory like it. PyTorch's kernel for
-// the gradients of grouped convolutions takes the strides for the places.
+// A contiguous tensor with the strides that a new one would have. PyTorch's kernel for the gradients
+// of grouped convolutions takes the strides of a group for its places.
 inline at::Tensor with_default_strides(const at::Tensor& x) {
-  const bool differs =
-      x.is_contiguous() && x.suggest_memory_format() != at::MemoryFormat::Contiguous;
-  return differs ? x.flatten().view(x.sizes()) : x;
+  const auto sizes = x.sizes();
+  const bool has_free_strides = std::find(sizes.begin(), sizes.end(), 1) != sizes.end();
+  return has_free_strides && x.is_contiguous() ? x.flatten().view(sizes) : x;
 }
 
 }  // namespace functx
