@@ -27,8 +27,8 @@ inline at::Tensor with_strides_of_format(const at::Tensor& x) {
   return x;
 }
 
-// A contiguous tensor with the strides that a new one would have. PyTorch's kernel for the gradients
-// of grouped convolutions takes the strides of a group for its places.
+// A contiguous tensor with the strides that a new one would have. The kernel of PyTorch for the
+// gradients of grouped convolutions takes the strides of a group for its places.
 inline at::Tensor with_default_strides(const at::Tensor& x) {
   const auto sizes = x.sizes();
   const bool has_free_strides = std::find(sizes.begin(), sizes.end(), 1) != sizes.end();
