@@ -61,7 +61,7 @@ def assert_same(ours: Any, theirs: Any, name: str) -> None:
     if our_spec != their_spec:
         raise AssertionError(f"{name}: functx returns {our_spec}, torch.func {their_spec}")
     for mine, other in zip(our_leaves, their_leaves, strict=True):
-        largest = float(other.abs().max()) if other.numel() else 0.0
+        largest = float(other.detach().abs().max()) if other.numel() else 0.0
         torch.testing.assert_close(
             mine, other, rtol=1e-3, atol=1e-6 * max(10, largest), msg=lambda text: f"{name}: {text}"
         )
