@@ -143,7 +143,7 @@ def _check_leaves(call: str, leaves: list[Any], dims: list[Any], name: Callable[
         if not isinstance(leaf, Tensor):
             raise ValueError(
                 f"{call}: Got in_dim={dim} for an input but the input is of type {type(leaf)}. "
-                f"There is no vmap over non-Tensor arguments: use None as the in_dim of "
+                f"We cannot vmap over non-Tensor arguments: use None as the in_dim of "
                 f"{name(index)} to pass it unchanged."
             )
         rank = leaf.dim()

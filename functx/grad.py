@@ -143,7 +143,7 @@ def _differentiate(
             output, aux_leaves, aux_spec = split_aux(_API[transform], output)
         check_scalar(_API[transform], output)
         # aux may share the tape, and something outside may yet differentiate it.
-        gradients = _C.pullback(level, (output,), inputs, (None,), has_aux)
+        gradients = _C.pullback(level, (output,), inputs, (None,), bool(has_aux))
         if has_aux:
             aux = unflatten(_C.release(level, aux_leaves), aux_spec)
         value = None

@@ -116,7 +116,7 @@ def reverse_jacobian(
             outputs, outputs_spec = tensor_leaves(api, result)
             check_differentiable(api, outputs)
             reject_complex(transform, outputs, "output")
-            return _Tape(level, inputs, outputs, keep=has_aux), aux, outputs_spec
+            return _Tape(level, inputs, outputs, keep=bool(has_aux)), aux, outputs_spec
 
         tape, aux, outputs_spec = _C.in_grad((args, kwargs, positions), body)
         try:

@@ -27,15 +27,15 @@ to vmap over, but in_dims is None for every input. Name the mapped dimension of 
         lambda F, f: F.vmap(f)(ones(2), 3.0),
         """\
 ValueError: vmap(f, in_dims=0, ...)(<inputs>): Got in_dim=0 for an input but the input
-is of type <class 'float'>. There is no vmap over non-Tensor arguments: use None as
-the in_dim of argument 1 to pass it unchanged.""",
+is of type <class 'float'>. We cannot vmap over non-Tensor arguments: use None as the
+in_dim of argument 1 to pass it unchanged.""",
     )
     refuses(
         lambda F, f: F.vmap(f, in_dims=(0, {"a": 0}))(ones(2), {"a": "text"}),
         """\
 ValueError: vmap(f, in_dims=(0, {'a': 0}), ...)(<inputs>): Got in_dim=0 for an input
-but the input is of type <class 'str'>. There is no vmap over non-Tensor arguments:
-use None as the in_dim of argument 1 at ['a'] to pass it unchanged.""",
+but the input is of type <class 'str'>. We cannot vmap over non-Tensor arguments: use
+None as the in_dim of argument 1 at ['a'] to pass it unchanged.""",
     )
     refuses(
         lambda F, f: F.vmap(ones(2))(ones(2)),
@@ -53,7 +53,7 @@ over, but the inputs contain nothing.""",
         lambda F, f: F.vmap(f)(ones(2), None),
         """\
 ValueError: vmap(f, in_dims=0, ...)(<inputs>): Got in_dim=0 for an input but the input
-is of type <class 'NoneType'>. There is no vmap over non-Tensor arguments: use None as
+is of type <class 'NoneType'>. We cannot vmap over non-Tensor arguments: use None as
 the in_dim of argument 1 to pass it unchanged.""",
     )
 

@@ -262,3 +262,14 @@ def test_grad_of_a_function_that_uses_grad_as_a_layer():
 
     actual = functx.grad(lambda w: loss(w, functx.grad(energy)))(weight)
     assert_close(actual, autograd_grad(lambda w: loss(w, plain_gradient), weight)[0])
+
+
+@pytest.mark.parametrize("has_aux", [(), "", 0, None])
+def test_has_aux_is_read_as_a_truth_value(has_aux):
+    x = torch.tensor([0.3, 0.4])
+    f = lambda x: x.square().sum()
+    for transform in (functx.grad, functx.jacrev, functx.jacfwd):
+        assert_close(transform(f, has_aux=has_aux)(x), 2 * x)
+    assert_close(functx.grad_and_value(f, has_aux=has_aux)(x)[0], 2 * x)
+    assert_close(functx.vjp(f, x, has_aux=has_aux)[1](torch.tensor(1.0))[0], 2 * x)
+    assert_close(functx.jvp(f, (x,), (x,), has_aux=has_aux)[1], 2 * f(x))

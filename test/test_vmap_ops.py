@@ -80,3 +80,31 @@ def test_expanded_arguments(op):
     check(functx.vmap(op.fn), loop_vmap(op.fn), args)
     for x, old in zip(args, before, strict=True):
         assert torch.equal(x, old)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn])
+def test_where_of_dtypes_that_do_not_promote(dtype):
+    mask = torch.tensor([[True, False], [False, True], [True, True]])
+    left, right = (torch.full((3, 2), value).to(dtype) for value in (1, 2))
+    for in_dims in [(0, 0, 0), (0, None, None), (None, 0, 0), (0, 0, None)]:
+        args = [
+            x if dim == 0 else x[0] for x, dim in zip((mask, left, right), in_dims, strict=True)
+        ]
+        actual = functx.vmap(torch.where, in_dims)(*args)
+        assert actual.dtype == dtype
+        expected = loop_vmap(torch.where, in_dims)(*args)
+        assert torch.equal(actual.to(torch.float64), expected.to(torch.float64))
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+@pytest.mark.parametrize("columns", [0, 1, 2, 4])
+@pytest.mark.parametrize("increasing", [False, True])
+def test_vander_of_few_columns(size, columns, increasing):
+    x = torch.arange(2.0 * size).reshape(2, size)
+    check(
+        functx.vmap(lambda x: torch.vander(x, columns, increasing)),
+        loop_vmap(lambda x: torch.vander(x, columns, increasing)),
+        (x,),
+    )
+    with pytest.raises(RuntimeError, match="non-negative"):
+        functx.vmap(lambda x: torch.vander(x, -1))(x)

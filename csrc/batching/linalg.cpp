@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "batching/boxed_rules.h"
@@ -166,7 +167,11 @@ Batched vander(const Batched& x, std::optional<int64_t> n, bool increasing) {
   }
   TORCH_CHECK(x.logical_dim() == 1, "vander: x must be a one-dimensional tensor, not one with ",
               x.logical_dim(), " dimensions");
-  const Tensor powers = ops::linalg_vander::call(x.value, n.value_or(x.value.size(1)));
+  const int64_t count = n.value_or(x.value.size(1));
+  TORCH_CHECK(count >= 0, "vander: N must be non-negative, but it is ", count);
+  // linalg.vander has two columns at least.
+  const Tensor powers =
+      ops::linalg_vander::call(x.value, std::max<int64_t>(count, 2)).narrow(-1, 0, count);
   return {increasing ? powers : powers.flip(-1), true};
 }
 

@@ -13,6 +13,9 @@ namespace functx {
 class Promotion {
  public:
   void note_dtype(c10::ScalarType dtype) {
+    if (dtype == c10::kBool) {
+      return;  // it gives way to all others, wherever it stands
+    }
     mixed_ = mixed_ || (seen_ && dtype != first_);
     first_ = seen_ ? first_ : dtype;
     seen_ = true;
@@ -35,7 +38,7 @@ class Promotion {
   void see(const T&) {}
 
   Tensor cast(const Batched& operand) const {
-    // Masks never change the result type and have to stay masks.
+    // Masks have to stay masks.
     if (!mixed_ || !operand.is_batched || operand.logical_dim() > 0 ||
         operand.value.scalar_type() == c10::kBool) {
       return operand.value;
