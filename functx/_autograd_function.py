@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
+from torch.nn.modules._functions import BackwardHookFunction
 from torch.utils.checkpoint import CheckpointFunction
 
 from . import _C
@@ -64,6 +65,11 @@ def _apply(
         # The derivative of a custom operator: we are in the operator's kernel for autograd, which
         # calls the one below for `forward`.
         return _plain_apply(_recording_below(function), *args)
+    if function is BackwardHookFunction:
+        # Full backward hooks of a module look for its node, by the name.
+        level = _C.innermost_level_of(args)
+        assert level is not None
+        return _plain_apply(_HOOKED, *_C.lift(level, args))
     if function is CheckpointFunction:
         # Its derivative is that of the function it runs. It saves memory where it can.
         run, _, *inputs = args
@@ -157,6 +163,22 @@ def _replaced(result: Result, old: Sequence[Any], new: Sequence[Any]) -> Result:
         leaves = [replacements.get(id(leaf), leaf) for leaf in context.leaves()]
         context = context.with_leaves(leaves)
     return result._replace(outputs=outputs, context=context)
+
+
+class _Hooked(Function):
+    """The node to hook on in the graph of one stratum; those of the strata below see nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Tensor) -> tuple[Tensor, ...]:
+        ctx.mark_non_differentiable(*(arg for arg in args if not arg.requires_grad))
+        return tuple(map(_C.without_tape, args))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return gradients
+
+
+_HOOKED = types.new_class(BackwardHookFunction.__name__, (_Hooked,))
 
 
 # ---- tapes -----------------------------------------------------------------------------------

@@ -107,3 +107,56 @@ def test_hooks_under_jvp_and_jacrev(model):
     expected = torch.stack([autograd_grad(lambda x, i=i: model(x)[i], x)[0] for i in range(2)])
     assert_close(jacobian, expected)
     assert_close(functx.jvp(model, (x,), (tangent,))[1].detach(), expected @ tangent)
+
+
+HOOKED_NESTS = {
+    "grad": lambda f: functx.grad(f),
+    "vmap-grad": lambda f: lambda x: functx.vmap(functx.grad(f))(x[None])[0],
+    "jvp-grad": lambda f: lambda x: functx.jvp(functx.grad(f), (x,), (x,))[0],
+    "hessian": lambda f: lambda x: functx.jacfwd(lambda x: x * 0 + functx.grad(f)(x))(x).sum(1),
+    "vmap-jacrev": lambda f: lambda x: functx.vmap(functx.jacrev(f))(x[None])[0],
+    "vmap-vmap-grad": lambda f: (
+        lambda x: functx.vmap(functx.vmap(functx.grad(f)))(x[None, None])[0, 0]
+    ),
+}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("name", HOOKED_NESTS)
+def test_full_backward_hooks_of_modules_whose_parameters_are_tracked(model, name, before):
+    """By a tape outside: the hooks are for that of the transform, and are called once."""
+    x = randn(3)
+    f = lambda x: model(x).square().sum()
+    if name == "hessian":
+        plain = torch.autograd.functional.hessian(f, x).sum(1)
+    else:
+        plain = autograd_grad(f, x)[0]
+    calls = []
+    if before:
+        model[1].register_full_backward_pre_hook(lambda m, g: (calls.append(m), (g[0] * 3,))[1])
+    else:
+        model[1].register_full_backward_hook(lambda m, g, _: (calls.append(m), (g[0] * 3,))[1])
+    assert_close(HOOKED_NESTS[name](f)(x), 3 * plain)
+    assert calls
+
+
+def test_full_backward_hooks_between_two_tapes(model):
+    """The parameters are on one outside, the input on that of the transform."""
+    x = randn(4, 3)
+    f = lambda x: model(x).square().sum()
+
+    def through_gradients(gradients):
+        return torch.autograd.grad(gradients(x).sin().sum(), [model[0].weight, model[2].weight])
+
+    def plain(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(f(x), x, create_graph=True)[0]
+
+    expected = through_gradients(plain)
+    second = torch.stack([torch.autograd.functional.hvp(f, row, row)[1] for row in x])
+    calls = []
+    model[1].register_full_backward_hook(lambda *args: calls.append("hook"))
+    model[2].register_full_backward_pre_hook(lambda *args: calls.append("pre-hook"))
+    assert_close(through_gradients(functx.vmap(functx.grad(f))), expected)
+    assert_close(functx.jvp(functx.vmap(functx.grad(f)), (x,), (x,))[1], second)
+    assert calls == ["pre-hook", "hook"] * 2
