@@ -1,12 +1,12 @@
 // Operators that only look at a tensor differently.
 #include <ATen/InferSize.h>
-#include <ATen/TensorUtils.h>
 #include <ATen/core/DimVector.h>
 #include <ATen/ops/squeeze.h>
 
 #include "batching/by_loop.h"
 #include "batching/dims.h"
 #include "batching/rule.h"
+#include "core/view_size.h"
 
 namespace functx {
 namespace {
@@ -98,12 +98,6 @@ c10::SymDimVector viewed_size(const Batched& x, c10::SymIntArrayRef size) {
   }
   const auto example = x.value.sym_sizes().slice(1);
   return physical_size(x, at::infer_size_dv(size, c10::multiply_integers(example)));
-}
-
-bool has_view(const Tensor& value, c10::SymIntArrayRef size) {
-  return at::detail::computeStride(value.sym_sizes(), value.sym_strides(),
-                                   at::infer_size_dv(size, value.sym_numel()))
-      .has_value();
 }
 
 // A result has the layout of the operands. Where one was batched along its last dimension, the
