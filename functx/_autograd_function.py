@@ -165,17 +165,12 @@ def _replaced(result: Result, old: Sequence[Any], new: Sequence[Any]) -> Result:
     return result._replace(outputs=outputs, context=context)
 
 
-class _Hooked(Function):
+class _Hooked(BackwardHookFunction):
     """The node to hook on in the graph of one stratum; those of the strata below see nothing."""
 
     @staticmethod
     def forward(ctx: Any, *args: Tensor) -> tuple[Tensor, ...]:
-        ctx.mark_non_differentiable(*(arg for arg in args if not arg.requires_grad))
-        return tuple(map(_C.without_tape, args))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return gradients
+        return tuple(map(_C.without_tape, BackwardHookFunction.forward(ctx, *args)))
 
 
 _HOOKED = types.new_class(BackwardHookFunction.__name__, (_Hooked,))
