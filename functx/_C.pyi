@@ -257,6 +257,21 @@ def is_transpose(
 ) -> bool:
     """Whether <gradients, tangents> is <cotangents, output_tangents>, to rounding; None is zero."""
 
+def prepare_threads_by(prepare: Callable[[], None]) -> None:
+    """`prepare` is called on every thread before it enters its first transform."""
+
+def prepare_thread() -> None:
+    """Does it now, if that has not been done."""
+
+def put_before_c(function: Callable[..., Any], ours: Callable[..., Any]) -> None:
+    """Has `function`, which is written in C, call `ours` first, and be the same object still.
+
+    A method of tensors does so on wrappers, another function while a transform is active. What
+    `ours` returns is the result, unless it is NotImplemented."""
+
+def dispatch_keys() -> tuple[int, int]:
+    """Those of wrappers, and of operators that have none among their arguments."""
+
 def watch_births(*classes: type[Tensor]) -> None:
     """Notes each tensor of these classes that is made while `grad` or the like is active.
 

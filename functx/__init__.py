@@ -25,7 +25,6 @@ import importlib
 from typing import Any
 
 # None of these modules takes long: `import torch` loads all that is heavy in them.
-from torch import Tensor
 from torch._functorch.make_functional import (
     FunctionalModule,
     FunctionalModuleWithBuffers,
@@ -35,21 +34,8 @@ from torch._functorch.make_functional import (
 )
 from torch.func import replace_all_batch_norm_modules_, stack_module_state
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn import Parameter
 
-from . import (
-    _C,
-    _autograd_function,
-    _autograd_inside,
-    _checkpoint_state,
-    _control_flow,
-    _indexing,
-    _inspection,
-    _opaque,
-    _ranges,
-    _saved_tensors,
-    batching_rules,
-)
+from . import _first_use
 from ._inspection import debug_unwrap
 from .batching_rules import BatchingRule, register_batching_rule
 from .einops import rearrange
@@ -95,17 +81,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_C.watch_births(Tensor, Parameter)
-_indexing.install()
-_checkpoint_state.install()
-_control_flow.install()
-_inspection.install()
-_opaque.install()
-_ranges.install()
-_saved_tensors.install()
-batching_rules.install()
-_autograd_function.install()
-_autograd_inside.install()
+_first_use.wait_for_it()
 
 
 def __getattr__(name: str) -> Any:

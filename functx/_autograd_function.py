@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from ._custom_function import (
 )
 from ._detached_backward import refuse_detached, watch
 from ._function_beside_torch_func import call_in_torch_func, take_part_in_torch_func
+from ._in_front import plain, put_before
 from ._once_differentiable import collect_tracked, make_final
 from .batching_rules import VmapInfo, check_out_dim, split_result
 from .pytree import TreeSpec, broadcast_prefix, describe, flatten, unflatten
@@ -42,7 +43,7 @@ from .pytree import TreeSpec, broadcast_prefix, describe, flatten, unflatten
 _BATCHED = 2
 _DIFFERENTIATED_BELOW = 4
 
-_plain_apply: Callable[..., Any] = Function.apply.__func__  # type: ignore[attr-defined]
+_plain_apply = plain(Function.apply.__func__)  # type: ignore[attr-defined]
 
 
 def _apply(
@@ -494,22 +495,25 @@ def _make_dual(level: _C.Level, value: Any, tangent: Tensor | None) -> Any:
     return unflatten(_C.lift(level, leaves), spec)
 
 
-def install() -> None:
-    """Makes `Function.apply` ask us about wrappers; called once, on import."""
+def _asking(plain_apply: Callable[..., Any]) -> Callable[..., Any]:
     transforms_of, level_depth = _C.transforms_of, _C.level_depth
 
-    @wraps(_plain_apply)
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         transforms = transforms_of(args)
         if kwargs:
             transforms |= transforms_of(tuple(kwargs.values()))
         if transforms == 0:
-            outputs = _plain_apply(cls, *args, **kwargs)
+            outputs = plain_apply(cls, *args, **kwargs)
         else:
             outputs = _apply(cls, args, kwargs, transforms)
         if level_depth() > 0:
             watch(cls, outputs)
         return outputs
 
+    return apply
+
+
+def install() -> None:
+    """Makes `Function.apply` ask us about wrappers; called at first use."""
     take_part_in_torch_func(_apply_before_torch_func)
-    Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+    put_before(Function.apply.__func__, _asking)  # type: ignore[attr-defined]

@@ -15,18 +15,15 @@ from torch import Tensor, _vmap_internals
 from torch.utils import checkpoint
 
 from . import _C
+from ._in_front import put_before
 from .pytree import flatten, unflatten
 from .vmap import vmap
 
 
 def install() -> None:
-    """Tells PyTorch's autograd about wrappers; called once, on import."""
-    run_backward = _with_seeds(torch.autograd.graph._engine_run_backward)
-    for module in (torch.autograd.graph, torch.autograd):
-        module._engine_run_backward = run_backward  # type: ignore[attr-defined]
-    map_batch = _nested(_vmap_internals._vmap)
-    for module in (_vmap_internals, torch.autograd.functional):
-        module._vmap = map_batch  # type: ignore[attr-defined]
+    """Tells PyTorch's autograd about wrappers; called at first use."""
+    put_before(torch.autograd.graph._engine_run_backward, _with_seeds)
+    put_before(_vmap_internals._vmap, _nested)
     checkpoint._recomputation_hook = _RecomputationHook  # type: ignore[assignment, misc]
 
 
@@ -37,7 +34,6 @@ def _with_seeds(run: Callable[..., Any]) -> Callable[..., Any]:
     """The call of the engine, with gradients to start from that suit outputs which are wrappers."""
     transforms_of, level_depth = _C.transforms_of, _C.level_depth
 
-    @wraps(run)
     def run_backward(
         outputs: tuple[Any, ...], gradients: tuple[Tensor | None, ...], *args: Any, **kwargs: Any
     ) -> Any:
@@ -72,7 +68,6 @@ def _seeds(
 def _nested(plain: Callable[..., Any]) -> Callable[..., Any]:
     """The vmap that torch.autograd uses, which came before torch.func, by ours inside of ours."""
 
-    @wraps(plain)
     def map_batch(
         func: Callable[..., Any],
         in_dims: Any = 0,

@@ -38,6 +38,7 @@ def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator
     if torch.compiler.is_compiling():  # which recomputes by other means
         yield
         return
+    _C.prepare_thread()
     _replaced.states.append((module, dict(values)))
     try:
         yield
@@ -46,7 +47,7 @@ def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator
 
 
 def install() -> None:
-    """Puts a class of ours in the place of what a checkpoint keeps; called once, on import."""
+    """Puts a class of ours in the place of what a checkpoint keeps; called at first use."""
     plain = checkpoint._CheckpointFrame
 
     class Frame(plain):  # type: ignore[misc, valid-type]

@@ -1,22 +1,22 @@
 """`cond` inside of our transforms, as `torch.cond` and as what `functorch.experimental` calls it.
 
 PyTorch compiles what `torch.cond` is given, for tensors that the compiler knows. On ours it would
-fail, so `torch.cond` is replaced by a function that first asks whether a transform is active.
+fail, so one that first asks whether a transform is active stands in front of `torch.cond`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _C
+from ._in_front import plain, put_before
 from .pytree import describe, flatten, unflatten
 
-_torch_cond = torch.cond
+_plain_cond = plain(torch.cond)
 
 
 def cond(
@@ -55,8 +55,10 @@ def cond(
         tensor([[ 1.,  0.],
                 [-1., -2.]])
     """
-    if torch.compiler.is_dynamo_compiling() or _C.level_depth() == 0:
-        return _torch_cond(pred, true_fn, false_fn, operands)
+    if torch.compiler.is_dynamo_compiling():
+        return torch.cond(pred, true_fn, false_fn, operands)
+    if _C.level_depth() == 0:
+        return _plain_cond(pred, true_fn, false_fn, operands)
     if isinstance(pred, Tensor):
         if pred.numel() != 1:
             raise RuntimeError(
@@ -103,11 +105,6 @@ def _mismatch(if_true: str, if_false: str) -> None:
     )
 
 
-@wraps(_torch_cond)
-def _replacement(*args: Any, **kwargs: Any) -> Any:
-    return cond(*args, **kwargs)
-
-
 def install() -> None:
-    """Puts ours in the place of PyTorch's; called once, on import."""
-    setattr(torch, "cond", _replacement)  # noqa: B010 - mypy
+    """Puts ours in front of PyTorch's; called at first use."""
+    put_before(torch.cond, lambda _: cond)

@@ -18,9 +18,10 @@ from torch.autograd.function import Function
 
 from . import _C
 from ._custom_function import Context, CustomOperation, Operation, Result
+from ._in_front import plain
 from .pytree import flatten
 
-_plain_apply: Callable[..., Any] = Function.apply.__func__  # type: ignore[attr-defined]
+_plain_apply = plain(Function.apply.__func__)  # type: ignore[attr-defined]
 
 
 def call_in_torch_func(
@@ -116,18 +117,9 @@ class _KnownFunction:
 
 
 def take_part_in_torch_func(apply: Callable[..., Any]) -> None:
-    """Has torch.func's operator for Functions ask us first where a wrapper is among the arguments.
-
-    Our dispatch keys have no names in Python, so they are read off a tensor and the state of the
-    thread.
-    """
-    level = _C.push_vmap(1, "error")
-    try:
-        (tensor,) = _C.wrap_batched(level, (torch.zeros(1),), (True,))
-        front_key = torch._C._dispatch_keys(tensor).highestPriorityTypeId()
-        mode_key = torch._C._dispatch_tls_local_include_set().highestPriorityTypeId()
-    finally:
-        _C.pop(level)
+    """Has torch.func's operator for Functions ask us first where an argument is a wrapper."""
+    # They have no names in Python.
+    front_key, mode_key = map(torch._C.DispatchKey, _C.dispatch_keys())
     custom_function_call.non_fallthrough_keys = custom_function_call.non_fallthrough_keys.remove(
         mode_key
     )

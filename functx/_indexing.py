@@ -53,5 +53,5 @@ def _setitem(tensor: Tensor, index: Any, value: Any) -> None:
 
 
 def install() -> None:
-    """Tells `torch.Tensor` about such indices; called once, on import."""
+    """Tells `torch.Tensor` about such indices; called at first use."""
     _C.install_item_access(_getitem, _setitem)

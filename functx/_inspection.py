@@ -1,20 +1,20 @@
 """Looking at the tensors inside a transform: what they print, what copies them, what they refuse.
 
 A batched or dual tensor stands for other tensors and has no memory of its own. PyTorch's `repr`,
-`numpy`, `deepcopy`, `data` and their like do not ask the dispatcher, so they are told here. So is
-`isinstance(x, torch.FloatTensor)`, which costs some 10 ns more for a plain tensor.
+`numpy`, `deepcopy` and their like do not ask the dispatcher, so they are told here. So is
+`isinstance(x, torch.FloatTensor)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from . import _C
+from ._in_front import put_before
 
 
 def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
@@ -79,103 +79,92 @@ def _describe(tensor: Tensor) -> str:
     return f"DualTensor(level={level.id}{state}, primal=\n{value!r},\ntangent=\n{tangent!r})"
 
 
-def _refusing(name: str, error: type[Exception], event: str, advice: str) -> Callable[..., Any]:
-    """The method of PyTorch, with an error that says why a tensor inside a transform has none.
+def _memory_of(tensor: Tensor, error: type[Exception], event: str, advice: str) -> Tensor:
+    """The value of a wrapper that holds no batch, no tangent and no tape.
 
-    One that holds no batch, no tangent and no tape is its value.
+    Raises:
+        error: Another one stands for other tensors, and has no memory.
     """
-    method: Callable[..., Any] = getattr(Tensor, name)
-
-    @wraps(method)
-    def checked(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _C.is_wrapper(self):
-            value = _C.value_of_constant(self)
-            if value is not None:
-                return method(value, *args, **kwargs)
-            level = cast("_C.Level", _C.level_of(self))
-            where = f"a tensor inside {level.kind}"
-            if not level.alive:
-                where = f"a tensor that has escaped {level.kind}"
-            raise error(
-                f"functx.{level.kind}: {event} {where}, which stands for others and has no memory "
-                f"of its own. Return it from the transformed function and {advice}."
-            )
-        return method(self, *args, **kwargs)
-
-    return checked
+    value = _C.value_of_constant(tensor)
+    if value is not None:
+        return value
+    level = cast("_C.Level", _C.level_of(tensor))
+    where = f"a tensor inside {level.kind}"
+    if not level.alive:
+        where = f"a tensor that has escaped {level.kind}"
+    raise error(
+        f"functx.{level.kind}: {event} {where}, which stands for others and has no memory "
+        f"of its own. Return it from the transformed function and {advice}."
+    )
 
 
-# Methods that ask for memory: PyTorch's type of error, what happened, and what to do besides
-# returning the tensor.
-_REFUSED = {
-    **{
-        name: (
-            RuntimeError,
-            f".{name}() was called on",
-            "convert the result, or look at it with functx.debug_unwrap",
-        )
-        for name in ("numpy", "tolist")
-    },
-    "__reduce_ex__": (
-        NotImplementedError,
-        "pickle or copy.copy was called on",
-        "pickle the result; to copy it, call its clone()",
-    ),
-}
+def _reading(name: str) -> Callable[..., Any]:
+    """For a method that reads the memory of the tensor."""
+    event = f".{name}() was called on"
+    advice = "convert the result, or look at it with functx.debug_unwrap"
+
+    def read(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        value = _memory_of(self, RuntimeError, event, advice)
+        return getattr(value, name)(*args, **kwargs)
+
+    return read
 
 
-def install() -> None:
-    """Tells `torch.Tensor` about our tensors; called once, on import."""
-    plain_repr: Callable[..., str] = Tensor.__repr__
+def _new_tensor(self: Tensor, data: Any, **options: Any) -> Tensor:
+    like = {"dtype": self.dtype, "device": self.device}
+    return torch.tensor(data, **{**like, **options})
 
-    @wraps(plain_repr)
+
+# The methods of tensors that are written in Python, from PyTorch's to ours.
+
+
+def _with_repr(plain: Callable[..., str]) -> Callable[..., str]:
     def __repr__(self: Tensor, **kwargs: Any) -> str:
-        return _describe(self) if _C.is_wrapper(self) else plain_repr(self, **kwargs)
+        return _describe(self) if _C.is_wrapper(self) else plain(self, **kwargs)
 
-    plain_format: Callable[[Tensor, str], str] = Tensor.__format__
+    return __repr__
 
-    @wraps(plain_format)
+
+def _with_format(plain: Callable[..., str]) -> Callable[..., str]:
     def __format__(self: Tensor, format_spec: str) -> str:
         if format_spec == "" and _C.is_wrapper(self):
             return _describe(self)
-        return plain_format(self, format_spec)
+        return plain(self, format_spec)
 
-    plain_deepcopy: Callable[[Tensor, dict[int, Any]], Tensor] = Tensor.__deepcopy__
+    return __format__
 
-    @wraps(plain_deepcopy)
+
+def _with_deepcopy(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def __deepcopy__(self: Tensor, memo: dict[int, Any]) -> Tensor:
         if not (_C.is_wrapper(self) and self.is_leaf and id(self) not in memo):
-            return plain_deepcopy(self, memo)
+            return plain(self, memo)
         copied = self.detach().clone().requires_grad_(self.requires_grad)
         memo[id(self)] = copied
         return copied
 
-    plain_new_tensor = Tensor.new_tensor
+    return __deepcopy__
 
-    @wraps(plain_new_tensor)
-    def new_tensor(self: Tensor, data: Any, **options: Any) -> Tensor:
-        if not _C.is_wrapper(self):
-            return plain_new_tensor(self, data, **options)
-        like = {"dtype": self.dtype, "device": self.device}
-        return torch.tensor(data, **{**like, **options})
 
-    plain_data: Any = Tensor.data
+def _with_reduce(plain: Callable[..., Any]) -> Callable[..., Any]:
+    event = "pickle or copy.copy was called on"
+    advice = "pickle the result; to copy it, call its clone()"
 
-    def get_data(self: Tensor) -> Tensor:
-        # Without a tangent, as it is without a tape.
-        return self.detach() if _C.is_wrapper(self) else plain_data.__get__(self)
+    def __reduce_ex__(self: Tensor, protocol: Any) -> Any:
+        if _C.is_wrapper(self):
+            self = _memory_of(self, NotImplementedError, event, advice)
+        return plain(self, protocol)
 
-    setattr(torch.Tensor, "data", property(get_data, plain_data.__set__, plain_data.__delete__))  # noqa: B010 - for mypy
+    return __reduce_ex__
 
-    methods: dict[str, Callable[..., Any]] = {
-        "__repr__": __repr__,
-        "__format__": __format__,
-        "__deepcopy__": __deepcopy__,
-        "new_tensor": new_tensor,
-    }
-    for name, (error, event, advice) in _REFUSED.items():
-        methods[name] = _refusing(name, error, event, advice)
-    for name, method in methods.items():
-        setattr(torch.Tensor, name, method)
+
+def install() -> None:
+    """Tells `torch.Tensor` about our tensors; called at first use."""
+    put_before(Tensor.__repr__, _with_repr)
+    put_before(Tensor.__format__, _with_format)
+    put_before(Tensor.__deepcopy__, _with_deepcopy)
+    put_before(Tensor.__reduce_ex__, _with_reduce)
+    _C.put_before_c(Tensor.numpy, _reading("numpy"))
+    _C.put_before_c(Tensor.tolist, _reading("tolist"))
+    _C.put_before_c(Tensor.new_tensor, _new_tensor)
     _C.install_data_setter()
     _C.install_instance_checks(torch.FloatTensor)

@@ -2,7 +2,7 @@
 
 A `CustomOpDef`, what `torch.library.custom_op` and `triton_op` return, keeps its rule in an
 attribute. For an operator that was defined otherwise, the rule is nowhere but in the closure of a
-kernel, which PyTorch made when the rule was registered. From the import of functx on it is noted
+kernel, which PyTorch made when the rule was registered. From the first transform on it is noted
 when that happens; the kernels that were made before are looked for once, when first needed.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import wraps
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 from torch._library.custom_ops import OPDEFS
 from torch._library.utils import lookup_op
 from torch._ops import OpOverload
+
+from ._in_front import put_before
 
 Rule = Callable[..., Any]
 
@@ -52,10 +53,11 @@ def _find_in_kernels(operator: str) -> Rule | None:
 
 
 def install() -> None:
-    """Notes the rules that `torch.library.register_vmap` gets; called once, on import."""
-    plain = torch.library.register_vmap
+    """Notes the rules that `torch.library.register_vmap` gets; called at first use."""
+    put_before(torch.library.register_vmap, _noting)
 
-    @wraps(plain)
+
+def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     def register_vmap(op: Any, func: Rule | None = None, /, *, lib: Any = None) -> Any:
         register = plain(op, None, lib=lib)
 
@@ -67,4 +69,4 @@ def install() -> None:
 
         return note if func is None else note(func)
 
-    torch.library.register_vmap = register_vmap
+    return register_vmap

@@ -65,7 +65,7 @@ def _tell(dynamo: Any) -> None:
 
 
 def _runs_as_it_is() -> bool:
-    level = _C.innermost_level()
+    level = _C.innermost_level() if _C.level_depth() else None
     return level is not None and (level.kind != "grad" or _C.level_depth() > 1)
 
 
@@ -89,7 +89,7 @@ class _WhenLoaded(MetaPathFinder):
 
 
 def install() -> None:
-    """Tells Dynamo about our tensors, now or when it is loaded; called once, on import."""
+    """Tells Dynamo about our tensors, now or when it is loaded; called at first use."""
     if _DYNAMO in sys.modules:
         _tell(sys.modules[_DYNAMO])
     else:

@@ -7,36 +7,28 @@ derivative. Inside a transform, the operators are called in their place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
-from torch.utils import _device
+from torch.overrides import has_torch_function
 
 from . import _C
 
 
 def install() -> None:
-    """Puts ours in the place of PyTorch's; called once, on import."""
+    """Puts ours in front of PyTorch's; called at first use."""
     for name in ("linspace", "logspace"):
-        replacement = _attached(getattr(torch, name), getattr(torch.ops.aten, name))
-        setattr(torch, name, replacement)
-    # The functions that `torch.set_default_device` is for, looked up again when it is called.
-    _device._device_constructors.cache_clear()
+        _C.put_before_c(getattr(torch, name), _attached(getattr(torch.ops.aten, name)))
 
 
-def _attached(plain: Callable[..., Tensor], operator: Callable[..., Tensor]) -> Any:
-    @wraps(plain)
-    def replacement(*args: Any, **kwargs: Any) -> Tensor:
+def _attached(operator: Callable[..., Tensor]) -> Callable[..., Any]:
+    def ours(*args: Any, **kwargs: Any) -> Any:
         ends = (*args[:2], kwargs.get("start"), kwargs.get("end"))
-        if has_torch_function(ends):
-            return handle_torch_function(replacement, ends, *args, **kwargs)
         is_tracked = any(isinstance(end, Tensor) and end.requires_grad for end in ends)
-        if is_tracked and _C.level_depth() and kwargs.get("out") is None:
-            kwargs = {k: v for k, v in kwargs.items() if k not in ("out", "requires_grad")}
-            return operator(*args, **kwargs)
-        return plain(*args, **kwargs)
+        if not is_tracked or kwargs.get("out") is not None or has_torch_function(ends):
+            return NotImplemented
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("out", "requires_grad")}
+        return operator(*args, **kwargs)
 
-    return replacement
+    return ours

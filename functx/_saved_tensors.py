@@ -9,14 +9,16 @@ have a place on another, and a tangent; they are put back here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, NamedTuple
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch._C import _autograd
 from torch.autograd.graph import saved_tensors_hooks
 
 from . import _C
+from ._in_front import hide, put_before
 
 
 class _Tied(NamedTuple):
@@ -46,17 +48,40 @@ def _unpacking(unpack: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
     return unpack_with_ties
 
 
-def install() -> None:
-    """Tells `saved_tensors_hooks` about our tensors; called once, on import."""
-    plain_enter: Callable[[saved_tensors_hooks], None] = saved_tensors_hooks.__enter__
+def _push(pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
+    is_known = getattr(pack, "__code__", None) is _PACKING_CODE
+    # Those of the compiler are graphs, which it looks into.
+    if not (is_known or isinstance(pack, torch.fx.GraphModule)):
+        pack, unpack = _packing(pack), _unpacking(unpack)
+    _autograd._push_saved_tensors_default_hooks(pack, unpack)
 
-    @wraps(plain_enter)
+
+def _code_of(function: Callable[..., Any]) -> CodeType:
+    return cast("FunctionType", function).__code__
+
+
+_PACKING_CODE = _code_of(_packing(torch.detach))
+
+
+def _entering(_: Callable[..., Any]) -> Callable[..., Any]:
     def __enter__(self: saved_tensors_hooks) -> None:
-        if isinstance(self.pack_hook, torch.fx.GraphModule):  # the compiler's, which looks into it
-            plain_enter(self)
-            return
-        torch._C._autograd._push_saved_tensors_default_hooks(
-            _packing(self.pack_hook), _unpacking(self.unpack_hook)
-        )
+        _push(self.pack_hook, self.unpack_hook)
 
-    setattr(saved_tensors_hooks, "__enter__", __enter__)  # noqa: B010 - mypy takes no method
+    return __enter__
+
+
+def install() -> None:
+    """Tells `saved_tensors_hooks` about our tensors; called at first use."""
+    put_before(saved_tensors_hooks.__enter__, _entering)
+    for code in (_PACKING_CODE, _code_of(_unpacking(torch.detach)), _code_of(_push)):
+        hide(code)
+
+
+def take_over_active() -> None:
+    """Tells those hooks that this thread has entered before."""
+    active = []
+    while (hooks := _autograd._top_saved_tensors_default_hooks(True)) is not None:
+        active.append(hooks)
+        _autograd._pop_saved_tensors_default_hooks()
+    for pack, unpack in reversed(active):
+        _push(pack, unpack)

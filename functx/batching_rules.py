@@ -193,6 +193,6 @@ def _find_library_rule(operator: str) -> Callable[..., list[Any]] | None:
 
 
 def install() -> None:
-    """Lets the extension know of the rules that PyTorch was given; called once, on import."""
+    """Lets the extension know of the rules that PyTorch was given; called at first use."""
     _library_rules.install()
     _C.ask_for_library_rules(_find_library_rule)

@@ -1,11 +1,10 @@
 #include "core/coverage.h"
 
 #include <ATen/core/boxing/KernelFunction.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/library.h>
 
 #include "core/boxed.h"
 #include "core/keys.h"
+#include "core/load.h"
 #include "core/registry.h"
 #include "core/traits.h"
 
@@ -17,24 +16,6 @@ namespace {
 bool has_generic_backend_kernel(const c10::OperatorHandle& op) {
   return op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) ||
          op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
-}
-
-TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericWrapper, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&boxed_kernel>());
-}
-
-TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&boxed_kernel>());
-}
-
-TORCH_LIBRARY_IMPL(_, TESTING_ONLY_GenericMode, m) {
-  m.fallback(torch::CppFunction::makeFallthrough());
-}
-
-// PyTorch has none here, so an operator without derivative kernel would not be found on a wrapper
-// that has a tape.
-TORCH_LIBRARY_IMPL(_, AutogradPrivateUse3, m) {
-  m.fallback(torch::autograd::basicAutogradNotImplementedFallback());
 }
 
 }  // namespace
@@ -62,6 +43,7 @@ void cover_all_operators() {
 }
 
 std::map<std::string, std::string> operator_coverage(bool (*has_rule)(const c10::OperatorHandle&)) {
+  load();
   auto& dispatcher = c10::Dispatcher::singleton();
   std::map<std::string, std::string> names;
   for (const auto& name : dispatcher.getAllOpNames()) {

@@ -12,6 +12,7 @@
 
 #include "core/captured.h"
 #include "core/keys.h"
+#include "core/load.h"
 #include "core/tape_inside.h"
 #include "core/torch_func.h"
 
@@ -90,6 +91,9 @@ void check_sees_operators(Transform transform) {
 }
 
 LevelPtr push(Transform transform, int64_t batch_size, Randomness randomness) {
+  if (!is_thread_prepared) [[unlikely]] {
+    prepare_thread();
+  }
   const auto level = c10::make_intrusive<Level>(transform, batch_size, randomness);
   if (level->wraps()) {
     check_sees_operators(transform);

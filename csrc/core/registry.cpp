@@ -3,6 +3,7 @@
 #include <mutex>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace functx {
 namespace {
@@ -36,7 +37,21 @@ std::unordered_map<Place, Registration, HashOfPlace>& registrations() {
   return all;
 }
 
+// A function's own, since the tables come here in whatever order their files are initialized.
+std::vector<void (*)()>& tables() {
+  static std::vector<void (*)()> all;
+  return all;
+}
+
 }  // namespace
+
+RuleTable::RuleTable(void (*registrations)()) { tables().push_back(registrations); }
+
+void run_rule_tables() {
+  for (const auto registrations : tables()) {
+    registrations();
+  }
+}
 
 void register_kernel(const c10::OperatorName& op, c10::DispatchKey key,
                      c10::KernelFunction kernel) {

@@ -22,7 +22,7 @@ enum class Coverage : uint8_t { None, Rule, Decomposition, Fallback };
 bool claim(const c10::OperatorName& op, Coverage coverage);
 Coverage coverage_of(const c10::OperatorName& op);
 
-// Runs `body` while the extension is loaded: what registration files put their tables into.
+// Runs `body` while the extension is loaded.
 struct AtLoad {
   template <class Body>
   explicit AtLoad(Body body) {
@@ -30,10 +30,17 @@ struct AtLoad {
   }
 };
 
+// What registration files put their tables into. They are run before the first transform, and not
+// while the extension is loaded: then nobody could be told what went wrong.
+struct RuleTable {
+  explicit RuleTable(void (*registrations)());
+};
+void run_rule_tables();
+
 }  // namespace functx
 
 // A table of rules: FUNCTX_RULES(pointwise) { ... registrations ... }
-#define FUNCTX_RULES(family)                                                     \
-  static void functx_register_##family();                                        \
-  static const ::functx::AtLoad functx_rules_##family(functx_register_##family); \
+#define FUNCTX_RULES(family)                                                        \
+  static void functx_register_##family();                                           \
+  static const ::functx::RuleTable functx_rules_##family(functx_register_##family); \
   static void functx_register_##family()

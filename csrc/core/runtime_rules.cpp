@@ -9,6 +9,7 @@
 #include "core/autocast.h"
 #include "core/coverage.h"
 #include "core/keys.h"
+#include "core/load.h"
 #include "core/recording.h"
 #include "core/registry.h"
 #include "core/rule_scope.h"
@@ -101,6 +102,7 @@ RuleStack& rules_of(const c10::OperatorHandle& op) {
   const std::lock_guard<std::mutex> lock(mutex);
   auto& rules = all[op.operator_name()];
   if (rules == nullptr) {
+    load();
     rules = std::make_shared<RuleStack>();
     cover(op);
     install(op, kFrontKey, rules);

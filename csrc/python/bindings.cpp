@@ -18,7 +18,9 @@
 #include "forward_ad/sharing.h"
 #include "python/batching_rules.h"
 #include "python/births.h"
+#include "python/c_functions.h"
 #include "python/data_setter.h"
+#include "python/first_use.h"
 #include "python/function_arguments.h"
 #include "python/instance_checks.h"
 #include "python/item_access.h"
@@ -333,14 +335,16 @@ void bind_reverse_mode(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  cover_all_operators();
+  check_import();
   set_warning_sink(warn_in_python);
   bind_levels(m);
   bind_wrappers(m);
   bind_reverse_mode(m);
   bind_item_access(m);
   bind_births(m);
+  bind_c_functions(m);
   bind_data_setter(m);
+  bind_first_use(m);
   bind_instance_checks(m);
   bind_rule_handles(m);
   bind_batching_rules(m);

@@ -3,7 +3,6 @@
 // own kernels run, this is what sees them: a key that is included while a grad level is active.
 // Operators that have no kernel here pass by it at no cost.
 #include <ATen/Operators.h>
-#include <torch/library.h>
 
 #include "core/captured.h"
 #include "core/keys.h"
@@ -31,8 +30,6 @@ void watch() {
                    c10::KernelFunction::makeFromUnboxedFunction(TORCH_FN(WatchedWrite<Ops>::run))),
    ...);
 }
-
-TORCH_LIBRARY_IMPL(_, DeferredInit, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 
 // All that take another tensor and have a derivative with respect to it.
 FUNCTX_RULES(watched_writes) {
