@@ -16,7 +16,9 @@ from . import _C
 from ._in_front import plain, put_before
 from .pytree import describe, flatten, unflatten
 
-_plain_cond = plain(torch.cond)
+# `functx.dropin` puts another function where it is.
+_torch_cond = torch.cond
+_plain_cond = plain(_torch_cond)
 
 
 def cond(
@@ -56,7 +58,7 @@ def cond(
                 [-1., -2.]])
     """
     if torch.compiler.is_dynamo_compiling():
-        return torch.cond(pred, true_fn, false_fn, operands)
+        return _torch_cond(pred, true_fn, false_fn, operands)
     if _C.level_depth() == 0:
         return _plain_cond(pred, true_fn, false_fn, operands)
     if isinstance(pred, Tensor):
@@ -107,4 +109,4 @@ def _mismatch(if_true: str, if_false: str) -> None:
 
 def install() -> None:
     """Puts ours in front of PyTorch's; called at first use."""
-    put_before(torch.cond, lambda _: cond)
+    put_before(_torch_cond, lambda _: cond)

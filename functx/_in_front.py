@@ -46,8 +46,11 @@ def hide(code: CodeType) -> None:
 
 
 def put_before(function: Function, make_ours: Callable[[Function], Function]) -> None:
-    """From now on `function` calls what `make_ours` makes of PyTorch's; a second time is none."""
-    if function in _replaced:
+    """From now on `function` calls what `make_ours` makes of PyTorch's; a second time is none.
+
+    Nor is there anything to do for what somebody else has made of it that is no function.
+    """
+    if function in _replaced or not isinstance(function, FunctionType):
         return
     theirs = cast("Any", function)
     before = plain(function)
@@ -61,28 +64,22 @@ def put_before(function: Function, make_ours: Callable[[Function], Function]) ->
     theirs.__code__ = code
 
 
-# Stands for the function to call, among the constants of the code.
-_OURS = 0.5
-
-
-def _call(*args: Any, **kwargs: Any) -> Any:
-    ours: Any = 0.5
-    return ours(*args, **kwargs)
-
-
-def _call_in_class(cell: Any) -> Function:
-    """Code can only take the place of other code that has as many variables from outside."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal cell
-        ours: Any = 0.5
-        return ours(*args, **kwargs)
-
-    return call
-
-
 def _code_calling(ours: Function, theirs: CodeType) -> CodeType:
-    template = _call_in_class(None) if theirs.co_freevars else _call
-    code: CodeType = cast("FunctionType", template).__code__
-    constants = tuple(ours if constant == _OURS else constant for constant in code.co_consts)
+    """Code can only take the place of other code that has as many variables from outside."""
+    names = ", ".join(f"variable_{i}" for i in range(len(theirs.co_freevars)))
+    outside = compile(
+        f"def outside({names}):\n"
+        f"    def call(*args, **kwargs):\n"
+        f"        {'nonlocal ' * bool(names)}{names}\n"
+        f"        ours = 'ours'\n"
+        f"        return ours(*args, **kwargs)\n",
+        __file__,
+        "exec",
+    )
+    code = _first_code(_first_code(outside))
+    constants = tuple(ours if constant == "ours" else constant for constant in code.co_consts)
     return code.replace(co_consts=constants, co_name=theirs.co_name)
+
+
+def _first_code(code: CodeType) -> CodeType:
+    return next(constant for constant in code.co_consts if isinstance(constant, CodeType))

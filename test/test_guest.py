@@ -121,6 +121,13 @@ f = lambda end: linspace(torch.tensor(0.0), end, 3)
 assert functx.jacrev(f)(torch.tensor(1.0)).tolist() == [0, 0.5, 1]
 """,
         """
+import functx, torch
+from functx import dropin
+with dropin.installed():
+    f = lambda x: torch.cond(x > 0, torch.negative, torch.clone, (x,))
+    assert torch.func.vmap(f)(torch.tensor([1.0, -2.0])).tolist() == [-1, -2]
+""",
+        """
 from torch import cond
 import functx, torch
 f = lambda x: cond(x > 0, torch.negative, torch.clone, (x,))
@@ -153,10 +160,25 @@ x = torch.tensor([0.0, 1.0])
 torch.testing.assert_close(functx.vmap(f)(x), x.cos())
 """,
     ],
-    ids=["apply", "linspace", "cond", "methods of tensors", "autograd.grad"],
+    ids=["apply", "linspace", "cond and dropin", "cond", "methods of tensors", "autograd.grad"],
 )
 def test_what_was_taken_hold_of_before(program):
     run(program)
+
+
+def test_a_method_that_somebody_else_has_replaced():
+    run("""
+import torch, functx
+
+def replace(prefix, plain):
+    torch.Tensor.__repr__ = lambda self, **kwargs: prefix + plain(self)
+
+replace("their own ", torch.Tensor.__repr__)
+texts = []
+functx.vmap(lambda x: (texts.append(repr(x)), x)[1])(torch.zeros(2))
+assert texts[0].startswith("BatchedTensor"), texts
+assert repr(torch.zeros(1)) == "their own tensor([0.])"
+""")
 
 
 def test_saved_tensor_hooks_entered_before():
