@@ -4,7 +4,10 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
+#include <array>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "core/boxed.h"
 #include "core/coverage.h"

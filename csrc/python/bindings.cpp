@@ -25,6 +25,7 @@
 #include "python/instance_checks.h"
 #include "python/item_access.h"
 #include "python/jvp_rules.h"
+#include "python/questions.h"
 #include "python/rule_handle.h"
 #include "python/transposition.h"
 #include "reverse_ad/engine_call.h"
@@ -292,7 +293,6 @@ void bind_levels(py::module_& m) {
   });
   m.def("in_jvp", [](const py::function& body) { return Entered(push_jvp()).call(body); });
   m.def("in_grad", &in_grad);
-  m.def("level_depth", [] { return active_levels().size(); });
   m.def("active_levels", [] { return active_levels().vec(); });
   m.def("innermost_level",
         [] { return active_levels().empty() ? LevelPtr() : active_levels().back(); });
@@ -306,7 +306,6 @@ void bind_wrappers(py::module_& m) {
   });
   m.def("make_duals", &make_duals);
   m.def("unpack_duals", &unpack_duals);
-  m.def("is_wrapper", [](const Tensor& tensor) { return as_wrapper(tensor) != nullptr; });
   m.def("level_of", &level_of);
   m.def("unwrap", &unwrap);
   m.def("value_of_constant", &value_of_constant);
@@ -340,6 +339,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   bind_levels(m);
   bind_wrappers(m);
   bind_reverse_mode(m);
+  bind_questions(m);
   bind_item_access(m);
   bind_births(m);
   bind_c_functions(m);
