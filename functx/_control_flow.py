@@ -1,7 +1,9 @@
-"""`cond` inside of our transforms, as `torch.cond` and as what `functorch.experimental` calls it.
+"""Control flow as an operator inside of our transforms: `cond`, and what is said of the others.
 
 PyTorch compiles what `torch.cond` is given, for tensors that the compiler knows. On ours it would
-fail, so `torch.cond` is replaced by a function that first asks whether a transform is active.
+fail, so `torch.cond` is replaced by a function that first asks whether a transform is active. The
+other operators that take functions (`while_loop`, `scan`, `flex_attention`) have no rule; PyTorch
+would say so of a dispatch key that it has no name for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 
 from . import _C
 from .pytree import describe, flatten, unflatten
@@ -108,6 +112,25 @@ def _replacement(*args: Any, **kwargs: Any) -> Any:
     return cond(*args, **kwargs)
 
 
+_plain_dispatch = HigherOrderOperator.dispatch
+
+
+@wraps(_plain_dispatch)
+def _dispatch(operator: HigherOrderOperator, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return _plain_dispatch(operator, key, *args, **kwargs)  # type: ignore[no-untyped-call]
+    except NotImplementedError as error:
+        if key in DispatchKey.__members__.values() or _C.level_depth() == 0:
+            raise
+        kind = _C.active_levels()[-1].kind
+        raise NotImplementedError(
+            f"functx.{kind}: torch.ops.higher_order.{operator.name()} has no rule inside of "
+            f"{kind}. Write what it does in ordinary operators, with a loop of Python or "
+            f"torch.where, or call it outside."
+        ) from error
+
+
 def install() -> None:
     """Puts ours in the place of PyTorch's; called once, on import."""
     setattr(torch, "cond", _replacement)  # noqa: B010 - mypy
+    setattr(HigherOrderOperator, "dispatch", _dispatch)  # noqa: B010 - mypy
