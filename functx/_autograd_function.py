@@ -21,7 +21,6 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 from torch.nn.modules._functions import BackwardHookFunction
-from torch.utils.checkpoint import CheckpointFunction
 
 from . import _C
 from ._custom_function import (
@@ -71,10 +70,6 @@ def _apply(
         level = _C.innermost_level_of(args)
         assert level is not None
         return _plain_apply(_HOOKED, *_C.lift(level, args))
-    if function is CheckpointFunction:
-        # Its derivative is that of the function it runs. It saves memory where it can.
-        run, _, *inputs = args
-        return run(*inputs)
     if has_rule and function.generate_vmap_rule:
         raise RuntimeError(
             f"functx.vmap: {function.__name__} has both generate_vmap_rule=True and an overridden "

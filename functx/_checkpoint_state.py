@@ -1,10 +1,14 @@
-"""Checkpoints are recomputed with what they were made with.
+"""Checkpoints inside a transform: none is reentrant, all are recomputed as they were made.
 
 A checkpoint that is not reentrant runs its function again in the backward pass. By then a module
 that was called with other parameters has its own back: the gradients would be those of a mixture,
 without a word. And some of the transforms have returned: operators whose second derivative takes
 more than PyTorch's formula would be recorded in another way than the first time, and tensors taken
 for others.
+
+A reentrant one calls `Tensor.backward` when its gradient is asked for. That adds to the `.grad` of
+all leaves that its function reads, where a transform returns the gradients of its inputs and no
+others. So inside of a transform it is one that is not reentrant, whose derivatives are the same.
 """
 
 from __future__ import annotations
@@ -32,6 +36,15 @@ class _Replaced(threading.local):
 _replaced = _Replaced()
 
 
+class _Recomputing(threading.local):
+    """Whether a checkpoint that was made inside a transform is being recomputed in this thread."""
+
+    active = False
+
+
+_recomputing = _Recomputing()
+
+
 @contextmanager
 def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
     """While `module` has `values`: checkpoints that are made now are recomputed with them."""
@@ -47,7 +60,7 @@ def checkpoints_within(module: nn.Module, values: dict[str, Tensor]) -> Iterator
 
 
 def install() -> None:
-    """Puts a class of ours in the place of what a checkpoint keeps; called at first use."""
+    """Puts ours in the place of what a checkpoint keeps, and of reentrant ones; at first use."""
     plain = checkpoint._CheckpointFrame
 
     class Frame(plain):  # type: ignore[misc, valid-type]
@@ -56,12 +69,26 @@ def install() -> None:
 
     Frame.__name__ = Frame.__qualname__ = plain.__name__
     setattr(checkpoint, "_CheckpointFrame", Frame)  # noqa: B010 - for mypy
+    checkpoint.CheckpointFunction.apply = classmethod(_apply)  # type: ignore[assignment, method-assign]
+
+
+def _apply(cls: type[checkpoint.CheckpointFunction], *args: Any) -> Any:
+    if not _C.level_depth() and not _recomputing.active:
+        return super(checkpoint.CheckpointFunction, cls).apply(*args)  # type: ignore[no-untyped-call]
+    run, preserve_rng_state, *inputs = args
+    return checkpoint.checkpoint(
+        run,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=preserve_rng_state,
+        determinism_check="none",
+    )
 
 
 def _with_state(recompute: Callable[..., Any]) -> Callable[..., Any]:
     states = tuple(_replaced.states)
     derivatives = _C.current_derivatives()
-    if not states and not derivatives.count:
+    if not states and not _C.level_depth() and not _recomputing.active:
         return recompute
 
     @wraps(recompute)
@@ -69,8 +96,18 @@ def _with_state(recompute: Callable[..., Any]) -> Callable[..., Any]:
         from .functional_call import replaced_state
 
         with ExitStack() as stack:
+            stack.enter_context(_recomputation())
             for module, values in states:
                 stack.enter_context(replaced_state(module, dict(values)))
             return _C.call_assuming_derivatives(derivatives, recompute, *args, **kwargs)
 
     return recompute_with_state
+
+
+@contextmanager
+def _recomputation() -> Iterator[None]:
+    before, _recomputing.active = _recomputing.active, True
+    try:
+        yield
+    finally:
+        _recomputing.active = before

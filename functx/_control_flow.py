@@ -1,7 +1,9 @@
-"""`cond` inside of our transforms, as `torch.cond` and as what `functorch.experimental` calls it.
+"""Control flow as an operator inside of our transforms: `cond`, and what is said of the others.
 
 PyTorch compiles what `torch.cond` is given, for tensors that the compiler knows. On ours it would
-fail, so one that first asks whether a transform is active stands in front of `torch.cond`.
+fail, so one that first asks whether a transform is active stands in front of `torch.cond`. The
+other operators that take functions (`while_loop`, `scan`, `flex_attention`) have no rule; PyTorch
+would say so of a dispatch key that it has no name for.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 
 from . import _C
 from ._in_front import plain, put_before
@@ -107,6 +111,24 @@ def _mismatch(if_true: str, if_false: str) -> None:
     )
 
 
+def _naming(plain_dispatch: Callable[..., Any]) -> Callable[..., Any]:
+    def dispatch(operator: HigherOrderOperator, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return plain_dispatch(operator, key, *args, **kwargs)
+        except NotImplementedError as error:
+            if key in DispatchKey.__members__.values() or _C.level_depth() == 0:
+                raise
+            kind = _C.active_levels()[-1].kind
+            raise NotImplementedError(
+                f"functx.{kind}: torch.ops.higher_order.{operator.name()} has no rule inside of "
+                f"{kind}. Write what it does in ordinary operators, with a loop of Python or "
+                f"torch.where, or call it outside."
+            ) from error
+
+    return dispatch
+
+
 def install() -> None:
     """Puts ours in front of PyTorch's; called at first use."""
     put_before(_torch_cond, lambda _: cond)
+    put_before(HigherOrderOperator.dispatch, _naming)

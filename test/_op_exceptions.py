@@ -14,7 +14,7 @@ class Reason:
 DATA = Reason("the shape of the result depends on the data", "data-dependent shape")
 MEMORY = Reason(
     "a tensor under vmap has no memory of its own to resize",
-    "replaces the memory|cannot be resized",
+    "cannot be resized",
 )
 STATISTICS = Reason(
     "running statistics that all examples share would be updated by each of them",
@@ -41,8 +41,6 @@ REFUSED = {
     "nn.functional.batch_norm": STATISTICS,
     "nn.functional.gaussian_nll_loss": VALUE,
     "nn.functional.instance_norm": STATISTICS,
-    "resize_": MEMORY,
-    "resize_as_": MEMORY,
     "tensor_split": DATA,
     # These are right where all examples give one shape.
     "__getitem__": DATA,

@@ -87,6 +87,12 @@ SOLVERS = [
         triangular(3, 3),
         real(3, 2),
     ),
+    op(
+        "lu_solve",
+        lambda a, b: torch.linalg.lu_solve(*torch.linalg.lu_factor(a), b),
+        SPD,
+        real(3, 2),
+    ),
     op("cholesky", lambda a: torch.linalg.cholesky(symmetric(a)), SPD),
     op(
         "cholesky_solve",
@@ -104,6 +110,18 @@ SOLVERS = [
     op("matrix_norm", lambda a: torch.linalg.matrix_norm(a, 2), A),
     op("cond", torch.linalg.cond, SPD),
     op("lu_product", lambda a: (lambda f: f.P @ f.L @ f.U)(torch.linalg.lu(a)), SPD),
+    *[
+        op(name, f, SPD, differentiable=False)
+        for name, f in {
+            "qr_r_only": lambda a: tuple(torch.linalg.qr(a, mode="r")),
+            "lu_unpack_data": lambda a: torch.lu_unpack(
+                *torch.linalg.lu_factor(a), unpack_pivots=False
+            ),
+            "lu_unpack_pivots": lambda a: torch.lu_unpack(
+                *torch.linalg.lu_factor(a), unpack_data=False
+            ),
+        }.items()
+    ],
     op("matrix_rank", torch.linalg.matrix_rank, SPD, differentiable=False),
 ]
 

@@ -96,6 +96,17 @@ NORMS = [
     op("norm_inf", lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1), X),
     op("norm_method", lambda x: x.norm(), X),
     op("norm_method_dim", lambda x: x.norm(p=2, dim=-1), X),
+    *[
+        op(f"aten_norm_{name}", lambda x, f=f: f(torch.ops.aten.norm, x), X)
+        for name, f in {
+            "all": lambda norm, x: norm.Scalar(x, 3),
+            "all_dtype": lambda norm, x: norm.ScalarOpt_dtype(x, 3, dtype=torch.float64),
+            "dim": lambda norm, x: norm.ScalarOpt_dim(x, None, [-1]),
+            "dim_dtype": lambda norm, x: norm.ScalarOpt_dim_dtype(
+                x, 1, [0], True, dtype=torch.float64
+            ),
+        }.items()
+    ],
     op("norm_frobenius", lambda x: torch.linalg.norm(x), X),
     op("norm_nuclear", lambda x: torch.linalg.matrix_norm(x, "nuc"), X),
     op("dist", torch.dist, X, X),

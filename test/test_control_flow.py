@@ -110,3 +110,23 @@ def test_outside_of_vmap_with_gradients():
 def test_errors(pred, if_true, message):
     with pytest.raises(RuntimeError, match=f"functx.cond: .*{message}"):
         vmap(lambda x: cond(pred(x), if_true, torch.cos, (x,)))(x)
+
+
+@pytest.mark.parametrize("transform", ["vmap", "jvp", "grad"])
+def test_operators_that_take_functions_are_named_where_they_have_no_rule(transform):
+    operators = torch.ops.higher_order
+    calls = {
+        "while_loop": lambda x: operators.while_loop(
+            lambda x: x.sum() < 1, lambda x: (x + 1,), (x,), ()
+        )[0],
+        "cond": lambda x: operators.cond(torch.tensor(True), torch.sin, torch.cos, (x,)),
+    }
+    apply = {
+        "vmap": lambda f: vmap(f)(x),
+        "jvp": lambda f: jvp(f, (x,), (x,)),
+        "grad": lambda f: grad(lambda x: f(x).sum())(x),
+    }[transform]
+    for name, call in calls.items():
+        said = rf"functx\.{transform}: torch\.ops\.higher_order\.{name} has no rule inside of"
+        with pytest.raises(NotImplementedError, match=said):
+            apply(call)

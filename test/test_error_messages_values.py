@@ -229,9 +229,9 @@ or look at it with functx.debug_unwrap""",
         """TypeError: iteration over a 0-d tensor""",
     )
     fails(
-        lambda F: F.vmap(lambda x: x.resize_(5))(ones(3)),
+        lambda F: F.vmap(lambda x: x.set_(x))(ones(3)),
         """\
-NotImplementedError: functx.vmap: aten::resize_ replaces the memory of a tensor, and a
+NotImplementedError: functx.vmap: aten::set_ replaces the memory of a tensor, and a
 tensor inside vmap has none of its own. Use an operator that returns a new tensor,
 such as new_empty, reshape or copy_.""",
         like_torch_func=False,

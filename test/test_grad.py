@@ -273,3 +273,12 @@ def test_has_aux_is_read_as_a_truth_value(has_aux):
     assert_close(functx.grad_and_value(f, has_aux=has_aux)(x)[0], 2 * x)
     assert_close(functx.vjp(f, x, has_aux=has_aux)[1](torch.tensor(1.0))[0], 2 * x)
     assert_close(functx.jvp(f, (x,), (x,), has_aux=has_aux)[1], 2 * f(x))
+
+
+def test_the_remainder_of_a_number_of_which_pytorch_has_no_gradient():
+    x = torch.tensor([0.7, 1.2, 2.9], dtype=torch.float64)
+    f = lambda x: (5.3 % x).square().sum()
+    expected = -2 * (5.3 % x) * (5.3 / x).floor()
+    assert_close(functx.grad(f)(x), expected)
+    assert_close(functx.vmap(functx.grad(f))(x), expected)
+    assert_close(functx.hessian(f)(x), torch.diag(2 * (5.3 / x).floor() ** 2))

@@ -389,3 +389,93 @@ def test_grad_of_an_input_written_to_after_a_copy():
     assert_equal_trees(functx.grad(f, argnums=(0, 1))(x, y), expected)
     per_sample = functx.vmap(functx.grad(f, argnums=(0, 1)), in_dims=(0, 0))(x[None], y[None])
     assert_equal_trees(per_sample, tuple(e[None] for e in expected))
+
+
+# ---- resize_ ------------------------------------------------------------------------------------
+
+SIZES = {"same": (3, 2), "fewer": (4,), "none": (0, 2), "scalar": (), "more": (3, 4)}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("make", [torch.clone, lambda x: x.clone().t()])
+def test_resize_keeps_what_lies_first_in_memory(make, size):
+    x = randn(4, 2, 3)
+    calls = [
+        lambda y: y.resize_(size),
+        lambda y: y.resize_as_(torch.zeros(size)),
+    ]
+    for call in calls:
+        resized = functx.vmap(lambda x, call=call: call(make(x)))(x)
+        looped = torch.stack([call(make(each)) for each in x])
+        assert resized.shape == looped.shape
+        kept = min(6, torch.Size(size).numel())
+        assert_close(*(y.reshape(4, y[0].numel())[:, :kept] for y in (resized, looped)))
+
+
+def test_resize_under_nested_vmap():
+    x = randn(2, 3, 4, 5)
+    f = lambda x: x.clone().resize_(2, 2)
+    looped = [[f(x[i, :, j].contiguous()) for j in range(4)] for i in range(2)]
+    expected = torch.stack([torch.stack(row) for row in looped])
+    assert_close(functx.vmap(functx.vmap(f, in_dims=1))(x), expected)
+
+
+def test_resize_of_a_permuted_example_reads_memory_as_a_loop_does():
+    x = randn(4, 2, 3)
+    for f in (lambda x: x.clone().t().resize_(6), lambda x: x.clone().t().resize_(2, 2)):
+        assert_close(functx.vmap(f)(x), torch.stack([f(each) for each in x]))
+
+
+def test_an_example_that_does_not_grow_shares_memory_with_its_views():
+    def f(x):
+        y = x.clone()
+        y.view(-1).resize_(4).mul_(2)
+        return y
+
+    x = randn(3, 2, 3)
+    assert_close(functx.vmap(f)(x), torch.stack([f(each) for each in x]))
+
+
+def test_writes_into_an_example_that_has_grown():
+    f = lambda x: x.new_empty(0).resize_(2, 3).fill_(1).add_(x)
+    x = randn(4, 3)
+    assert_close(functx.vmap(f)(x), torch.stack([f(each) for each in x]))
+    f = lambda x: torch.mul(x, 2, out=x.new_empty(0))
+    assert_close(functx.vmap(f)(x), 2 * x)
+    assert x.shape == (4, 3)
+
+
+def test_resize_to_channels_last():
+    f = lambda x: x.clone().resize_(1, 3, 2, 2, memory_format=torch.channels_last)
+    x = randn(2, 12)
+    resized = functx.vmap(f)(x)
+    assert_close(resized, torch.stack([f(each) for each in x]))
+    assert resized[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_tracked_or_has_a_tangent_is_not_resized():
+    x = randn(3, 2)
+    f = lambda x: x.clone().resize_(1)
+    with pytest.raises(RuntimeError, match="cannot resize variables that require grad"):
+        functx.vmap(functx.grad(f))(x)
+    with pytest.raises(RuntimeError, match=r"functx\.jvp: resize_ cannot give a tensor of shape"):
+        functx.vmap(lambda x: functx.jvp(f, (x,), (x,)))(x)
+    with pytest.raises(RuntimeError, match=r"functx\.jvp: resize_ cannot give a tensor of shape"):
+        functx.jvp(lambda x: x.clone().resize_as_(torch.zeros(5)), (x,), (x,))
+
+
+def test_constants_are_resized_under_jvp_and_grad():
+    x = randn(2)
+    f = lambda x: (x * torch.ones(6, dtype=x.dtype).resize_as_(torch.zeros(2))).sum()
+    ones = torch.ones_like(x)
+    assert_close(functx.jvp(f, (x,), (x,)), (x.sum(), x.sum()))
+    assert_close(functx.grad(f)(x), ones)
+    assert_close(functx.vmap(functx.grad(f))(x.expand(3, 2)), ones.expand(3, 2))
+    shape_of_a_dual = lambda x: torch.ones(6, dtype=x.dtype).resize_as_(x) * x
+    assert_close(functx.jvp(shape_of_a_dual, (x,), (x,)), (x, x))
+
+
+def test_an_empty_result_takes_the_shape_it_needs():
+    x = randn(4, 3, 3)
+    f = lambda x: torch.linalg.inv_ex(x, out=(x.new_empty(0), x.new_empty(0, dtype=torch.int32)))[0]
+    assert_close(functx.vmap(f)(x), torch.linalg.inv(x))

@@ -253,3 +253,45 @@ def test_a_generator():
     expected = torch.rand(SIZE, generator=torch.Generator().manual_seed(3))
     draws = functx.vmap(f, randomness="same")(torch.zeros(BATCH))
     assert_close(draws, expected.expand(BATCH, SIZE))
+
+
+LEAKS = {
+    "rrelu": lambda x: F.rrelu(x, 0.1, 0.9, training=True),
+    "rrelu_": lambda x: F.rrelu_(x.clone(), 0.1, 0.9, training=True),
+    "rrelu_with_noise_functional": lambda x: torch.ops.aten.rrelu_with_noise_functional(
+        x, torch.empty_like(x), 0.1, 0.9, True
+    )[0],
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_the_leaks_of_rrelu_are_its_derivatives(name):
+    """Linear between the signs: the tangent is what the same draws make of the input's tangent."""
+
+    def seeded(x):
+        torch.manual_seed(3)
+        return LEAKS[name](x)
+
+    x, t = randn(4, 5), randn(4, 5)
+    slopes = seeded(x) / x
+    assert_close(functx.jvp(seeded, (x,), (t,)), (slopes * x, slopes * t))
+    if name != "rrelu_with_noise_functional":  # PyTorch's gradient is that of the old noise
+        of_square = functx.grad(lambda x: seeded(x).square().sum())
+        assert_close(functx.jvp(of_square, (x,), (t,)), (2 * slopes**2 * x, 2 * slopes**2 * t))
+    torch.manual_seed(3)
+    per_example = functx.vmap(
+        lambda x, t: functx.jvp(LEAKS[name], (x,), (t,)), randomness="different"
+    )(x, t)
+    assert_close(per_example[1], per_example[0] / x * t)
+
+
+def test_a_tangent_of_the_noise_is_overwritten():
+    def f(x):
+        noise = x.clone()
+        torch.ops.aten.rrelu_with_noise_(x.clone(), noise, 0.1, 0.9, True)
+        return noise
+
+    x = randn(6)
+    noise, tangent = functx.jvp(f, (x,), (x,))
+    assert_close(noise[x > 0], torch.ones_like(noise[x > 0]))
+    assert_close(tangent, torch.zeros_like(x))

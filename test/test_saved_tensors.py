@@ -188,16 +188,65 @@ def test_checkpoint_with_dropout_repeats_its_mask():
     assert outputs.unique(dim=0).shape[0] == 3
 
 
-def test_reentrant_checkpoint_says_why_it_cannot_run_in_grad(sample):
-    """PyTorch allows a reentrant checkpoint only in .backward() without inputs; so do we."""
+TRANSFORMS = {
+    "grad": lambda F, f, xs, w: F.grad(f)(xs[0], w),
+    "grad of weights": lambda F, f, xs, w: F.grad(f, argnums=1)(xs[0], w),
+    "vmap(grad)": lambda F, f, xs, w: F.vmap(F.grad(f), (0, None))(xs, w),
+    "vmap(grad) of weights": lambda F, f, xs, w: F.vmap(F.grad(f, 1), (0, None))(xs, w),
+    "grad(vmap)": lambda F, f, xs, w: F.grad(
+        lambda xs, w: F.vmap(f, (0, None))(xs, w).sum(), argnums=(0, 1)
+    )(xs, w),
+    "jvp": lambda F, f, xs, w: F.jvp(lambda w: f(xs[0], w), (w,), (w,)),
+    "jvp(grad)": lambda F, f, xs, w: F.jvp(lambda w: F.grad(f)(xs[0], w), (w,), (w,)),
+    "grad(jvp)": lambda F, f, xs, w: F.grad(
+        lambda w: F.jvp(lambda x: f(x, w), (xs[0],), (xs[1],))[1]
+    )(w),
+    "hessian": lambda F, f, xs, w: F.hessian(f, argnums=(0, 1))(xs[0], w),
+    "vjp, pulled later": lambda F, f, xs, w: F.vjp(f, xs[0], w)[1](
+        torch.tensor(2.0, dtype=w.dtype)
+    ),
+}
+BLOCKS = {
+    "of arguments": lambda x, w: checkpoint(block, x, w, use_reentrant=True),
+    "of captured weights": lambda x, w: checkpoint(lambda x: block(x, w), x, use_reentrant=True),
+    "twice": lambda x, w: checkpoint(
+        lambda x: checkpoint(block, x, w, use_reentrant=True), x, use_reentrant=True
+    ),
+    "in one that is not": lambda x, w: checkpoint(
+        lambda x: checkpoint(block, x, w, use_reentrant=True), x, use_reentrant=False
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+@pytest.mark.parametrize("checkpointed", BLOCKS.values(), ids=BLOCKS)
+def test_reentrant_checkpoint(sample, transform, checkpointed):
+    """What torch.func computes without a checkpoint."""
+    plain = transform(torch.func, lambda x, w: block(x, w).sin().sum(), *sample)
+    actual = transform(functx, lambda x, w: checkpointed(x, w).sin().sum(), *sample)
+    assert_equal_trees(actual, plain)
+
+
+def test_reentrant_checkpoint_leaves_the_gradients_of_parameters_alone(sample):
     xs, weight = sample
+    weight = weight.clone().requires_grad_()
+    f = lambda x: checkpoint(lambda x: block(x, weight), x, use_reentrant=True).sum()
+    gradient = functx.grad(f)(xs[0])
+    expected = autograd_grad(lambda x: block(x, sample[1]).sum(), xs[0])[0]
+    assert_close(gradient.detach(), expected)
+    assert weight.grad is None
 
-    def f(x):
-        return checkpoint(block, x, weight, use_reentrant=True).sum()
 
-    with pytest.raises(RuntimeError, match="use_reentrant=False"):
-        functx.grad(f)(xs[0])
-    assert functx._C.level_depth() == 0
+def test_reentrant_checkpoint_inside_vmap_that_is_recomputed_after_it_has_returned(sample):
+    expected = autograd_grad(lambda xs, w: sum(block(x, w).sum() for x in xs), *sample)
+
+    def f(x, weight):
+        inner = lambda x: checkpoint(block, x, weight, use_reentrant=True)
+        return checkpoint(inner, x, use_reentrant=False).sum()
+
+    leaves = [t.clone().requires_grad_() for t in sample]
+    functx.vmap(f, in_dims=(0, None))(*leaves).sum().backward()
+    assert_equal_trees(tuple(leaf.grad for leaf in leaves), expected)
 
 
 def gradients_of_a_checkpoint_around_a_transform(xs, weight, use_reentrant):
@@ -231,9 +280,10 @@ def gradients_of_a_checkpoint_inside_vmap(xs, weight, use_reentrant):
     return tuple(leaf.grad for leaf in leaves)
 
 
-def test_checkpoint_inside_vmap_under_backward(sample):
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoint_inside_vmap_under_backward(sample, use_reentrant):
     expected = autograd_grad(lambda xs, w: sum(block(x, w).sum() for x in xs), *sample)
-    assert_equal_trees(gradients_of_a_checkpoint_inside_vmap(*sample, False), expected)
+    assert_equal_trees(gradients_of_a_checkpoint_inside_vmap(*sample, use_reentrant), expected)
 
 
 def right_or_refused(compute, expected):
@@ -243,11 +293,6 @@ def right_or_refused(compute, expected):
     except RuntimeError:
         return
     assert_equal_trees(actual, expected)
-
-
-def test_reentrant_checkpoint_inside_vmap_under_backward_is_never_wrong(sample):
-    expected = autograd_grad(lambda xs, w: sum(block(x, w).sum() for x in xs), *sample)
-    right_or_refused(lambda: gradients_of_a_checkpoint_inside_vmap(*sample, True), expected)
 
 
 def test_checkpoint_around_a_transform_under_backward_is_never_wrong(sample):

@@ -161,13 +161,13 @@ def test_masked_tensors():
     gradient = functx.grad(lambda x: x.sin().sum())(x)
     output, tangent = functx.jvp(torch.sin, (x,), (x,))
     (product,) = functx.vjp(torch.sin, x)[1](x)
-    pairs = [(gradient, data.cos()), (output, data.sin())]
+    pairs = [(gradient, data.cos()), (output, data.sin()), (functx.vmap(torch.sin)(x), data.sin())]
     pairs += [(each, data * data.cos()) for each in (tangent, product)]
     for actual, expected in pairs:
         assert (actual.get_mask() == (data > 0)).all()
         assert_close(actual.get_data()[data > 0], expected[data > 0])
     with pytest.raises(TypeError, match="MaskedTensor"):
-        functx.vmap(torch.sin)(x)
+        functx.vmap(torch.sin, in_dims=1)(x)
 
 
 def nested(layout):

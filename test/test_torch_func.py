@@ -218,3 +218,78 @@ def test_the_interface_of_torch_func_is_there():
         "stack_module_state",
     ]:
         assert callable(getattr(functx, name)), name
+
+
+# ---- pullbacks that meet the other library's transforms, or outlive one of their own ------------
+
+
+def product(x):
+    return x.sin() * x.sum()
+
+
+PULLED = {
+    "vmap": lambda library, pull: library.vmap(pull)(torch.eye(3, dtype=torch.float64)),
+    "jvp": lambda library, pull: library.jvp(pull, (randn(3),), (randn(3),)),
+    "grad": lambda library, pull: library.grad(lambda c: pull(c).sin().sum())(randn(3)),
+    "jacrev": lambda library, pull: library.jacrev(pull)(randn(3)),
+    "jacfwd": lambda library, pull: library.jacfwd(pull)(randn(3)),
+    "vmap(grad)": lambda library, pull: library.vmap(library.grad(lambda c: pull(c).sin().sum()))(
+        randn(2, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PULLED)
+@pytest.mark.parametrize("made_by", [functx, torch.func])
+def test_a_pullback_inside_the_transforms_of_the_other_library(name, made_by):
+    x = randn(3)
+    jacobian = numeric_jacobian(product, x)
+    results = []
+    for pull in (lambda c: c @ jacobian, lambda c: made_by.vjp(product, x)[1](c)[0]):
+        torch.manual_seed(0)
+        results.append(PULLED[name](torch.func if made_by is functx else functx, pull))
+    assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
+
+
+OUTLIVED = {
+    "grad": lambda f, x: functx.grad(f)(x),
+    "vjp": lambda f, x: functx.vjp(f, x),
+    "jvp": lambda f, x: functx.jvp(f, (x,), (x,)),
+    "jvp(grad)": lambda f, x: functx.jvp(functx.grad(f), (x,), (x,)),
+    "jvp(jvp)": lambda f, x: functx.jvp(lambda x: functx.jvp(f, (x,), (x,))[1], (x,), (x,)),
+    "grad(jvp)": lambda f, x: functx.grad(lambda x: functx.jvp(f, (x,), (x,))[1])(x),
+}
+
+
+@pytest.mark.parametrize("name", OUTLIVED)
+def test_a_pullback_that_outlives_the_level_it_was_made_in(name):
+    """As in torch.func it is the derivative at the value that the input had, and a plain tensor."""
+    pulls = []
+
+    def f(x):
+        pulls.append(functx.vjp(lambda z: z.sin() * x.sum(), x)[1])
+        return x.sum()
+
+    x, cotangent = randn(3), randn(3)
+    OUTLIVED[name](f, x)
+    (gradient,) = pulls[0](cotangent)
+    assert_close(gradient, x.cos() * x.sum() * cotangent)
+    if "jvp" in name:  # what it has saved has a tangent of a transform that has returned
+        return
+    assert_close(functx.vmap(pulls[0])(torch.diag(cotangent))[0].sum(0), gradient)
+    of_pull = functx.grad(lambda c: pulls[0](c)[0].sum())(cotangent)
+    assert_close(of_pull, x.cos() * x.sum())
+
+
+def test_a_pullback_that_outlives_a_vmap():
+    pulls = []
+
+    def f(x, y):
+        pulls.extend(functx.vjp(torch.sin, each)[1] for each in (x, y))
+        return x
+
+    x = randn(2, 3)
+    functx.vmap(f, in_dims=(0, None))(x, x[0])
+    assert_close(pulls[1](x[1])[0], x[0].cos() * x[1])
+    with pytest.raises(RuntimeError, match="escaped"):
+        pulls[0](x[1])[0].sin()

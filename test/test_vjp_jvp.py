@@ -1,5 +1,8 @@
 """vjp and jvp: several inputs and outputs, pytrees, aux, reuse of a pullback, zeros."""
 
+import math
+import timeit
+
 import pytest
 import torch
 from _reference import (
@@ -296,3 +299,27 @@ def test_jvp_of_primals_that_require_grad():
     functx.jvp(torch.sin, (x,), (tangent,))[1].sum().backward()
     assert_close(x.grad, (-x.sin() * tangent).detach())
     assert_close(tangent.grad, x.cos().detach())
+
+
+def nested_derivative(f, order):
+    for _ in range(order):
+        f = lambda x, f=f: functx.jvp(f, (x,), (torch.ones_like(x),))[1]
+    return f
+
+
+def test_derivatives_of_order_twelve():
+    x = randn()
+    assert_close(nested_derivative(torch.exp, 12)(x), x.exp())
+    assert_close(nested_derivative(torch.sin, 12)(x), x.sin())
+    assert_close(nested_derivative(lambda x: x**12, 12)(x), torch.full_like(x, math.factorial(12)))
+
+
+def test_each_level_of_jvp_takes_twice_the_time():
+    """As many times as it doubles the operators. It took four times as much at this depth."""
+    x = randn()
+
+    def seconds(order):
+        f = nested_derivative(torch.exp, order)
+        return min(timeit.repeat(lambda: f(x), number=1, repeat=5))
+
+    assert seconds(12) / seconds(8) < 40

@@ -19,6 +19,10 @@ void write(const c10::OperatorHandle& op, const LevelPtr& level, const Tensor& d
               "between examples, so the result would have to be a batch of tensors. Use the "
               "operator that returns a new tensor instead, or write into one that was made from a "
               "batched tensor x, for example by x.new_zeros(...).");
+  if (destination.sym_numel() == 0) {
+    // PyTorch gives an empty `out=` the shape it needs.
+    destination.resize__symint(result.sym_sizes());
+  }
   TORCH_CHECK(destination.sym_sizes() == result.sym_sizes(), "functx.vmap: ", op.operator_name(),
               " writes a result of shape ", result.sym_sizes(), " into a tensor of shape ",
               destination.sym_sizes(),
@@ -26,7 +30,7 @@ void write(const c10::OperatorHandle& op, const LevelPtr& level, const Tensor& d
   TORCH_CHECK(c10::canCast(result.scalar_type(), destination.scalar_type()),
               "functx.vmap: ", op.operator_name(), ": result type ", result.scalar_type(),
               " can't be cast to the desired output type ", destination.scalar_type());
-  to.value.copy_(from.value);
+  unwrap_batched(level, destination).value.copy_(from.value);
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // Views that change a tensor's own geometry. The value may be known elsewhere by its old geometry,
 // to the caller of vmap for one, so the wrapper gets a new one.
+#include <algorithm>
+#include <numeric>
+
 #include "batching/rule.h"
 
 namespace functx {
@@ -56,21 +59,78 @@ void refused() {
   ((Rules<Ops>::batching = &Refused<Ops>::call, install_kernel<Ops>()), ...);
 }
 
-// To the size that it has: kernels that write into a given tensor do that.
-const Tensor& resize_(const LevelPtr&, const Tensor& self, c10::SymIntArrayRef size,
-                      std::optional<at::MemoryFormat>) {
-  if (self.sym_sizes() != size) {
-    refuse("aten::resize_");
+// The elements of each example in the order in which they lie in memory: [B, n]. A view if they lie
+// next to each other.
+Tensor in_order_of_memory(const Tensor& value) {
+  std::vector<int64_t> dims(value.dim());
+  std::iota(dims.begin(), dims.end(), 0);
+  const auto strides = value.sym_strides();
+  std::stable_sort(dims.begin() + 1, dims.end(),
+                   [&](int64_t a, int64_t b) { return strides[a] > strides[b]; });
+  return value.permute(dims).reshape_symint({value.sym_size(0), -1});
+}
+
+// Rows of elements as examples of this size, which lie in memory as `format` says.
+Tensor as_examples(const Tensor& rows, c10::SymIntArrayRef size, at::MemoryFormat format) {
+  c10::SymDimVector shape(size.begin(), size.end());
+  shape.insert(shape.begin(), rows.sym_size(0));
+  if (format == at::MemoryFormat::Contiguous) {
+    return rows.view_symint(shape);
   }
+  // The dimension of channels comes last in memory.
+  std::rotate(shape.begin() + 2, shape.begin() + 3, shape.end());
+  return rows.view_symint(shape).movedim(-1, 2);
+}
+
+Tensor resized(const Tensor& value, c10::SymIntArrayRef size, at::MemoryFormat format) {
+  const c10::SymInt wanted = c10::multiply_integers(size);
+  const Tensor rows = in_order_of_memory(value);
+  if (rows.sym_size(1) >= wanted) {
+    return as_examples(rows.narrow_symint(1, 0, wanted), size, format);
+  }
+  const Tensor more = value.new_empty_symint({rows.sym_size(0), wanted});
+  more.narrow_symint(1, 0, rows.sym_size(1)).copy_(rows);
+  return as_examples(more, size, format);
+}
+
+// PyTorch's changes the memory that a tensor has. That of an example is part of that of the batch,
+// and so an example that grows gets memory of its own.
+const Tensor& resize_(const LevelPtr& level, const Tensor& self, c10::SymIntArrayRef size,
+                      std::optional<at::MemoryFormat> format) {
+  const Batched x = unwrap_batched(level, self);
+  if (self.sym_sizes() == size) {
+    return self;
+  }
+  Batched result{x.value.alias(), x.is_batched};
+  if (!x.is_batched) {
+    ops::resize_::call(result.value, size, format);
+  } else {
+    const auto order = format.value_or(at::MemoryFormat::Contiguous);
+    const size_t rank = order == at::MemoryFormat::ChannelsLast     ? 4
+                        : order == at::MemoryFormat::ChannelsLast3d ? 5
+                                                                    : size.size();
+    TORCH_CHECK(order != at::MemoryFormat::Preserve, "resize_: unsupported memory format ", order);
+    TORCH_CHECK(size.size() == rank, "resize_: the memory format ", order, " is one of tensors of ",
+                rank, " dimensions, but the size has ", size.size());
+    for (const c10::SymInt& length : size) {
+      TORCH_CHECK(length >= 0, "resize_: the size ", size, " has a negative length");
+    }
+    result.value = resized(x.value, size, order);
+  }
+  const Tensor wrapped = make_batched(level, std::move(result));
+  self.unsafeGetTensorImpl()->shallow_copy_from(wrapped.getIntrusivePtr());
   return self;
 }
 
-const Tensor& resize_as_(const LevelPtr&, const Tensor& self, const Tensor& other,
-                         std::optional<at::MemoryFormat>) {
-  if (self.sym_sizes() != other.sym_sizes()) {
-    refuse("aten::resize_as_");
+const Tensor& resize_as_(const LevelPtr& level, const Tensor& self, const Tensor& other,
+                         std::optional<at::MemoryFormat> format) {
+  if (format == at::MemoryFormat::Preserve) {
+    format = other.suggest_memory_format();
   }
-  return self;
+  if (at_level<BatchedTensor>(self, *level) == nullptr) {
+    return ops::resize_::call(self, other.sym_sizes(), format);
+  }
+  return resize_(level, self, other.sym_sizes(), format);
 }
 
 }  // namespace

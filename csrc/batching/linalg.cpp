@@ -8,6 +8,7 @@
 
 #include "batching/boxed_rules.h"
 #include "batching/dims.h"
+#include "batching/empty_batch.h"
 #include "batching/rule.h"
 
 namespace functx {
@@ -41,6 +42,16 @@ const std::unordered_map<std::string, CoreRanks>& core_ranks() {
   return table;
 }
 
+// A part of the result. One that was not asked for (the permutation, the vectors, `Q`) is empty,
+// and has no dimension for the batch. If there are no examples, a number for each looks the same.
+Batched part_of_result(const Tensor& value, bool any_batched, int64_t batch_size) {
+  if (!any_batched || value.dim() != 1 || value.size(0) != 0) {
+    return {value, any_batched};
+  }
+  check_any_examples(batch_size);
+  return {value, false};
+}
+
 void on_stacks(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit::Stack* stack) {
   const auto& name = op.operator_name().name;
   const CoreRanks& cores = core_ranks().at(name);
@@ -68,10 +79,9 @@ void on_stacks(const c10::OperatorHandle& op, const LevelPtr& level, torch::jit:
     }
   }
   op.callBoxed(&values);
-  for (auto& value : values) {
-    stack->emplace_back(value.isTensor()
-                            ? c10::IValue(make_batched(level, {value.toTensor(), any_batched}))
-                            : std::move(value));
+  for (const auto& value : values) {
+    stack->emplace_back(
+        make_batched(level, part_of_result(value.toTensor(), any_batched, level->batch_size)));
   }
 }
 

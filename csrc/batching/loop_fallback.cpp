@@ -109,6 +109,12 @@ c10::IValue stack_results(const c10::OperatorHandle& op, const LevelPtr& level,
       return first;
     }
     check_has_shape(first.toTensor(), level->transform);
+    check_has_strides(first.toTensor(), level->transform);
+    TORCH_CHECK_NOT_IMPLEMENTED(first.toTensor().layout() != at::kMkldnn,
+                                "functx.vmap: ", op.operator_name(),
+                                " returns tensors of the layout of mkldnn, "
+                                "which PyTorch cannot stack to a batch. Call to_mkldnn() outside "
+                                "vmap.");
     std::vector<Tensor> tensors;
     for (const auto& result : results) {
       tensors.push_back(result[position].toTensor());

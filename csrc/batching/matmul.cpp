@@ -3,6 +3,7 @@
 #include <ATen/OpMathType.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/stack.h>
 
 #include "batching/dims.h"
 #include "batching/rule.h"
@@ -17,8 +18,30 @@ void check_ranks(const char* name, const Batched& a, int64_t rank_a, const Batch
               a.logical_dim(), "-D and ", b.logical_dim(), "-D ones");
 }
 
+bool is_sparse(const Batched& x) { return x.value.layout() == at::kSparse; }
+
+// One of the two is sparse, and the product is dense.
+Batched sparse_mm(const Batched& a, const Batched& b) {
+  const auto size = common_batch_size({&a, &b});
+  TORCH_CHECK_NOT_IMPLEMENTED(!is_sparse(a) || !is_sparse(b),
+                              "functx.vmap: mm of two sparse matrices, of which one or both differ "
+                              "between examples. Call to_dense() on one of them.");
+  if (is_sparse(b)) {
+    const Batched product = sparse_mm({b.value.transpose(-2, -1), b.is_batched},
+                                      {a.value.transpose(-2, -1), a.is_batched});
+    return {product.value.transpose(-2, -1), true};
+  }
+  if (!a.is_batched) {
+    return {unfold_batch_from(ops::mm::call(a.value, fold_batch_into(b.value, 1)), 1, *size), true};
+  }
+  return {ops::bmm::call(a.value, ensure_batched(b, *size)), true};
+}
+
 Batched mm(const Batched& a, const Batched& b) {
   check_ranks("mm", a, 2, b, 2);
+  if ((is_sparse(a) || is_sparse(b)) && (a.is_batched || b.is_batched)) {
+    return sparse_mm(a, b);
+  }
   if (a.is_batched == b.is_batched) {
     return {a.is_batched ? ops::bmm::call(a.value, b.value) : ops::mm::call(a.value, b.value),
             a.is_batched};
@@ -30,6 +53,10 @@ Batched mm(const Batched& a, const Batched& b) {
 
 Batched mv(const Batched& a, const Batched& x) {
   check_ranks("mv", a, 2, x, 1);
+  if (is_sparse(a) && (a.is_batched || x.is_batched)) {
+    const Batched product = sparse_mm(a, {x.value.unsqueeze(-1), x.is_batched});
+    return {product.value.squeeze(-1), true};
+  }
   if (!a.is_batched) {
     return x.is_batched ? Batched{ops::mm::call(x.value, a.value.t()), true}
                         : Batched{ops::mv::call(a.value, x.value), false};
@@ -79,8 +106,24 @@ Batched vdot(const Batched& x, const Batched& y) {
   return dot({x.value.is_complex() ? x.value.conj() : x.value, x.is_batched}, y);
 }
 
+// Sparse dimensions can't be folded, nor is there a product of more than three.
+Batched sparse_bmm(const Batched& a, const Batched& b) {
+  const int64_t size = batch_size(a.is_batched ? a : b);
+  const auto example = [](const Batched& x, int64_t i) {
+    return x.is_batched ? x.value.select(0, i) : x.value;
+  };
+  std::vector<Tensor> products(size);
+  for (int64_t i = 0; i < size; ++i) {
+    products[i] = ops::bmm::call(example(a, i), example(b, i));
+  }
+  return {at::stack(products), true};
+}
+
 Batched bmm(const Batched& a, const Batched& b) {
   check_ranks("bmm", a, 3, b, 3);
+  if ((is_sparse(a) || is_sparse(b)) && (a.is_batched || b.is_batched)) {
+    return sparse_bmm(a, b);
+  }
   if (!a.is_batched && !b.is_batched) {
     return {ops::bmm::call(a.value, b.value), false};
   }
@@ -124,6 +167,9 @@ Batched add_product(const Batched& self, Batched product, int64_t rank, const at
 
 Batched addmm(const Batched& self, const Batched& a, const Batched& b, const at::Scalar& beta,
               const at::Scalar& alpha) {
+  if ((is_sparse(a) || is_sparse(b)) && (a.is_batched || b.is_batched)) {
+    return add_product(self, sparse_mm(a, b), 2, beta, alpha);
+  }
   if (a.is_batched && !b.is_batched && !self.is_batched && self.value.dim() == 1) {
     // A linear layer with shared weight and bias: one fused product over all rows of the batch.
     const Tensor rows = a.value.flatten(0, 1);

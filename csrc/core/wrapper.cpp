@@ -23,10 +23,12 @@ Wrapper::Wrapper(LevelPtr level, Transform transform, const Tensor& like)
 
 void Wrapper::mirror(const Tensor& value, int64_t skipped) {
   check_has_shape(value, level_->transform);
+  check_has_strides(value, level_->transform);
   // Like the strides, the conjugate and the negative bit tell PyTorch's compositions how the value
   // lies in memory: `real` looks at the conjugate of a conjugate view.
   _set_conj(value.is_conj());
   _set_neg(value.is_neg());
+  set_custom_layout(value.layout() != at::kStrided);
   if (value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) [[unlikely]] {
     set_sizes_and_strides(value.sym_sizes().slice(skipped), value.sym_strides().slice(skipped),
                           value.sym_storage_offset());
@@ -38,6 +40,8 @@ void Wrapper::mirror(const Tensor& value, int64_t skipped) {
   refresh_numel();
   refresh_contiguous();
 }
+
+c10::Layout Wrapper::layout_custom() const { return values()[0].layout(); }
 
 const char* Wrapper::tensorimpl_type_name() const {
   // The message it completes begins with "Cannot access storage of".

@@ -47,6 +47,9 @@ class Wrapper : public c10::TensorImpl {
   // stays that of `value`, so that as_strided on the wrapper means the same on the value.
   void mirror(const Tensor& value, int64_t skipped);
 
+  // That of the value, where it is not strided.
+  c10::Layout layout_custom() const override;
+
   // What PyTorch prints when somebody asks for the storage of a wrapper.
   const char* tensorimpl_type_name() const override;
 

@@ -38,6 +38,55 @@ std::tuple<Dual, Tensor> native_dropout(const Dual& input, double p, std::option
   return {Dual{std::move(primal), std::move(tangent), false}, std::move(mask)};
 }
 
+// In training, the noise that the operator writes is what it multiplies by.
+std::tuple<Dual, Tensor> rrelu(const LevelPtr& level, const Dual& self, const Tensor& noise,
+                               const at::Scalar& lower, const at::Scalar& upper, bool training,
+                               std::optional<at::Generator> generator) {
+  Tensor slopes = unwrap_dual(level, noise).primal;
+  Dual result{ops::rrelu_with_noise::call(self.primal, slopes, lower, upper, training,
+                                          std::move(generator)),
+              {}};
+  if (self.has_tangent()) {
+    result.tangent = ops::rrelu_with_noise_backward::call(self.tangent, self.primal, slopes, lower,
+                                                          upper, training, false);
+  }
+  return {std::move(result), std::move(slopes)};
+}
+
+Tensor rrelu_with_noise(const LevelPtr& level, const Tensor& self, Tensor& noise,
+                        const at::Scalar& lower, const at::Scalar& upper, bool training,
+                        std::optional<at::Generator> generator) {
+  auto [result, slopes] =
+      rrelu(level, unwrap_dual(level, self), noise, lower, upper, training, std::move(generator));
+  write_tangent(ops::rrelu_with_noise::name, level, noise, {});
+  return make_dual(level, std::move(result));
+}
+
+Tensor& rrelu_with_noise_(const LevelPtr& level, Tensor& self, Tensor& noise,
+                          const at::Scalar& lower, const at::Scalar& upper, bool training,
+                          std::optional<at::Generator> generator) {
+  const Dual old = unwrap_dual(level, self);
+  // What it saves for a backward must not be what is written to next.
+  const Tensor kept =
+      detail::is_recorded_below(old.primal, old.tangent) ? old.primal.clone() : old.primal;
+  auto [result, slopes] =
+      rrelu(level, {kept, old.tangent}, noise, lower, upper, training, std::move(generator));
+  write_tangent(ops::rrelu_with_noise_::name, level, noise, {});
+  old.primal.copy_(result.primal);
+  write_tangent(ops::rrelu_with_noise_::name, level, self, result.tangent);
+  return self;
+}
+
+std::tuple<Tensor, Tensor> rrelu_with_noise_functional(const LevelPtr& level, const Tensor& self,
+                                                       const Tensor& noise, const at::Scalar& lower,
+                                                       const at::Scalar& upper, bool training,
+                                                       std::optional<at::Generator> generator) {
+  auto [result, slopes] =
+      rrelu(level, unwrap_dual(level, self), unwrap_dual(level, noise).primal.clone(), lower, upper,
+            training, std::move(generator));
+  return {make_dual(level, std::move(result)), make_dual(level, {std::move(slopes), {}})};
+}
+
 // The operators that compute these in one pass have no derivative of their own.
 Tensor silu(const Tensor& t, const Tensor& x, const Tensor& y) {
   if (!detail::is_recorded_below(t, x)) {
@@ -94,6 +143,12 @@ FUNCTX_RULES(jvp_activation) {
   dual_rule<ops::log_sigmoid_forward, log_sigmoid_forward>();
   dual_rule<ops::glu, glu>();
   dual_rule<ops::native_dropout, native_dropout>();
+  Rules<ops::rrelu_with_noise>::dual = &rrelu_with_noise;
+  Rules<ops::rrelu_with_noise_>::dual = &rrelu_with_noise_;
+  Rules<ops::rrelu_with_noise_functional>::dual = &rrelu_with_noise_functional;
+  install_kernel<ops::rrelu_with_noise>();
+  install_kernel<ops::rrelu_with_noise_>();
+  install_kernel<ops::rrelu_with_noise_functional>();
   partials<ops::_prelu_kernel,
            [](auto& t, auto&, auto& x, auto& w) { return at::where(x.ge(0), t, t.mul(w)); },
            [](auto& t, auto&, auto& x, auto&) { return t.mul(x.clamp_max(0)); }>();

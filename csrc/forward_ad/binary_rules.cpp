@@ -3,6 +3,7 @@
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/real.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -47,6 +48,21 @@ constexpr auto of_self = [](auto& t, auto&...) { return t; };
 template <char mode>
 Tensor by_divisor(const Tensor& t, const Tensor&, const Tensor& self, const Tensor& other) {
   return t.mul(self.div(other, mode == 'f' ? "floor" : "trunc")).neg();
+}
+
+// PyTorch has a derivative of the remainder only if a tensor is divided.
+Tensor as_tensor(const at::Scalar& number, const Tensor& like) {
+  const HideFrom all_levels;
+  return at::scalar_tensor(number, like.options());
+}
+
+Tensor remainder_gradient(const at::Scalar& self, const Tensor& other) {
+  return ops::remainder_Tensor::call(as_tensor(self, other), other);
+}
+
+Dual remainder_of_number(const at::Scalar& self, const Dual& other) {
+  return {ops::remainder_Scalar_Tensor::call(self, other.primal),
+          by_divisor<'f'>(other.tangent, {}, as_tensor(self, other.primal), other.primal)};
 }
 
 // ---- powers ----
@@ -260,12 +276,14 @@ std::optional<Tensor> logaddexp_gradient(const Tensor& self, const Tensor& other
 FUNCTX_RULES(gradients_of_binary_functions) {
   recordable<ops::logaddexp, logaddexp_gradient>();
   recordable<ops::pow_Tensor_Tensor, recorded_pow>();
+  recordable<ops::remainder_Scalar_Tensor, remainder_gradient>();
 }
 
 FUNCTX_RULES(jvp_quotients) {
   dual_rule<ops::div_Tensor, div>();
   dual_rule<ops::div_Tensor_mode, div_mode>();
   partials<ops::remainder_Tensor, of_self, by_divisor<'f'>>();
+  dual_rule<ops::remainder_Scalar_Tensor, remainder_of_number>();
   partials<ops::fmod_Tensor, of_self, by_divisor<'t'>>();
   partials<ops::atan2,
            [](auto& t, auto&, auto& y, auto& x) {

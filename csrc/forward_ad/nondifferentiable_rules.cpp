@@ -5,7 +5,7 @@ namespace functx {
 
 FUNCTX_RULES(jvp_piecewise_constant) {
   nondifferentiable<ops::sign, ops::signbit, ops::ceil, ops::floor, ops::round, ops::round_decimals,
-                    ops::trunc, ops::floor_divide>();
+                    ops::trunc, ops::floor_divide, ops::floor_divide_Scalar>();
 }
 
 FUNCTX_RULES(jvp_predicates) {

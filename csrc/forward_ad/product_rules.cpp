@@ -23,7 +23,8 @@ Dual product(const Dual& left, const Dual& right) {
   return {Product::call(left.primal, right.primal), std::move(tangent)};
 }
 
-// addcmul saves a pass over memory, but it does not take numbers from another device.
+// addcmul saves a pass over memory, but it takes neither numbers from another device nor sparse
+// tensors.
 Dual mul(const Dual& left, const Dual& right) {
   Tensor tangent;
   if (left.has_tangent()) {
@@ -32,7 +33,8 @@ Dual mul(const Dual& left, const Dual& right) {
   if (right.has_tangent()) {
     const Tensor &factor = left.primal, &moved = right.tangent;
     const bool adds = tangent.defined() && factor.device() == moved.device() &&
-                      factor.scalar_type() == moved.scalar_type();
+                      factor.scalar_type() == moved.scalar_type() &&
+                      factor.layout() == at::kStrided;
     tangent = adds ? tangent.addcmul(factor, moved) : sum_of(std::move(tangent), factor.mul(moved));
   }
   return conform(std::move(tangent), ops::mul_Tensor::call(left.primal, right.primal));

@@ -140,16 +140,48 @@ Tensor norm_tangent(const Tensor& x, const Tensor& t, const Tensor& norm, double
   return sum_dims(real_inner(x.sgn(), t).mul(slope), dims, keepdim).masked_fill(is_zero, 0);
 }
 
-Dual vector_norm(const Dual& self, const at::Scalar& ord, at::OptionalIntArrayRef dim, bool keepdim,
-                 std::optional<at::ScalarType> dtype) {
-  Tensor primal = ops::linalg_vector_norm::call(self.primal, ord, dim, keepdim, dtype);
+Dual with_norm_tangent(Tensor primal, const Dual& self, double p, at::OptionalIntArrayRef dim,
+                       bool keepdim, std::optional<at::ScalarType> dtype) {
   Tensor x = self.primal, t = self.tangent;
   if (dtype.has_value()) {
     x = x.to(*dtype);
     t = t.to(*dtype);
   }
-  Tensor tangent = norm_tangent(x, t, primal, ord.toDouble(), reduced_dims(x, dim), keepdim);
+  Tensor tangent = norm_tangent(x, t, primal, p, reduced_dims(x, dim), keepdim);
   return conform(std::move(tangent), std::move(primal));
+}
+
+Dual vector_norm(const Dual& self, const at::Scalar& ord, at::OptionalIntArrayRef dim, bool keepdim,
+                 std::optional<at::ScalarType> dtype) {
+  return with_norm_tangent(ops::linalg_vector_norm::call(self.primal, ord, dim, keepdim, dtype),
+                           self, ord.toDouble(), dim, keepdim, dtype);
+}
+
+// The operator that torch.norm was before. PyTorch's formula gives the norm of all entries a
+// tangent of another shape than it has.
+Dual norm_of_all(const Dual& self, const at::Scalar& p) {
+  return with_norm_tangent(ops::norm_Scalar::call(self.primal, p), self, p.toDouble(), std::nullopt,
+                           false, std::nullopt);
+}
+
+using Exponent = std::optional<at::Scalar>;
+
+double or_two(const Exponent& p) { return p.has_value() ? p->toDouble() : 2; }
+
+Dual norm_of_all_in(const Dual& self, const Exponent& p, at::ScalarType dtype) {
+  return with_norm_tangent(ops::norm_ScalarOpt_dtype::call(self.primal, p, dtype), self, or_two(p),
+                           std::nullopt, false, dtype);
+}
+
+Dual norm(const Dual& self, const Exponent& p, at::IntArrayRef dim, bool keepdim) {
+  return with_norm_tangent(ops::norm_ScalarOpt_dim::call(self.primal, p, dim, keepdim), self,
+                           or_two(p), dim, keepdim, std::nullopt);
+}
+
+Dual norm_in(const Dual& self, const Exponent& p, at::IntArrayRef dim, bool keepdim,
+             at::ScalarType dtype) {
+  return with_norm_tangent(ops::norm_ScalarOpt_dim_dtype::call(self.primal, p, dim, keepdim, dtype),
+                           self, or_two(p), dim, keepdim, dtype);
 }
 
 // Slices that are longer than the maximum are made as long as that.
@@ -244,6 +276,10 @@ FUNCTX_RULES(jvp_reductions) {
   dual_rule<ops::std_mean_correction, std_mean>();
   dual_rule<ops::logsumexp, logsumexp>();
   dual_rule<ops::linalg_vector_norm, vector_norm>();
+  dual_rule<ops::norm_Scalar, norm_of_all>();
+  dual_rule<ops::norm_ScalarOpt_dtype, norm_of_all_in>();
+  dual_rule<ops::norm_ScalarOpt_dim, norm>();
+  dual_rule<ops::norm_ScalarOpt_dim_dtype, norm_in>();
   dual_rule<ops::renorm, renorm>();
   dual_rule<ops::max, extremum_of_all<ops::max>>();
   dual_rule<ops::min, extremum_of_all<ops::min>>();

@@ -102,6 +102,17 @@ const Tensor& resize_(const LevelPtr& level, const Tensor& self, c10::SymIntArra
   return self;
 }
 
+const Tensor& resize_as_(const LevelPtr& level, const Tensor& self, const Tensor& other,
+                         std::optional<at::MemoryFormat> format) {
+  if (format == at::MemoryFormat::Preserve) {
+    format = other.suggest_memory_format();
+  }
+  if (at_level<DualTensor>(self, *level) == nullptr) {
+    return ops::resize_::call(self, other.sym_sizes(), format);
+  }
+  return resize_(level, self, other.sym_sizes(), format);
+}
+
 template <class Op, class Signature = typename Op::schema>
 struct LayoutView;
 
@@ -161,6 +172,8 @@ FUNCTX_RULES(jvp_inplace_views) {
   install_kernel<ops::as_strided_>();
   Rules<ops::resize_>::dual = &resize_;
   install_kernel<ops::resize_>();
+  Rules<ops::resize_as_>::dual = &resize_as_;
+  install_kernel<ops::resize_as_>();
 }
 
 }  // namespace functx

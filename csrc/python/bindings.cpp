@@ -66,9 +66,26 @@ py::list wrap_all(std::vector<Tensor> tensors) {
   return wrapped;
 }
 
+// With the batch in front. A view, since the caller may know the tensor by its geometry, which
+// operators in place may change; but PyTorch has no views of some tensors.
+Tensor batch_in_front(const Tensor& leaf, int64_t dim) {
+  const bool is_mkldnn = leaf.layout() == at::kMkldnn;
+  const bool is_per_channel = leaf.is_quantized() && leaf.qscheme() != at::kPerTensorAffine;
+  if (dim == 0 && (is_mkldnn || is_per_channel || leaf.key_set().has(c10::DispatchKey::Python))) {
+    return leaf;
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !is_mkldnn && !is_per_channel, "functx.vmap: ",
+      is_mkldnn ? "a tensor of the layout of mkldnn" : "a tensor that is quantized per channel",
+      " can only be mapped in its dimension 0, but in_dims is ", dim,
+      ", and PyTorch cannot move a dimension of it. Call ",
+      is_mkldnn ? "to_dense()" : "dequantize()", " first.");
+  return leaf.movedim(dim, 0);
+}
+
 Tensor batch_one(const LevelPtr& level, const Tensor& leaf, int64_t dim) {
   check_has_shape(leaf, level->transform);
-  return make_batched(level, {leaf.movedim(dim, 0), true});
+  return make_batched(level, {batch_in_front(leaf, dim), true});
 }
 
 py::list batch(const LevelPtr& level, const py::sequence& leaves, const py::sequence& dims) {

@@ -106,6 +106,15 @@ Tensor outside_stratum(const Level& level, const Tensor& tensor) {
   return moved;
 }
 
+// Without the tangents of transforms that have returned, of which nobody asks any more. A batch
+// stays, and whoever uses it is told that it has escaped.
+Tensor outside_the_returned(const Tensor& gradient) {
+  const Wrapper* wrapper = as_wrapper(gradient);
+  const bool is_over = wrapper != nullptr && !wrapper->level()->alive &&
+                       (wrapper->level()->transform == Transform::Jvp || wrapper->is_its_value());
+  return is_over ? outside_the_returned(wrapper->values()[0]) : gradient;
+}
+
 }  // namespace
 
 std::vector<Tensor> track(const std::vector<Tensor>& inputs) {
@@ -206,8 +215,8 @@ std::vector<Tensor> pullback(const Level& level, const std::vector<Tensor>& outp
     check_differentiable(nodes);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
-    gradients[i] = outside_stratum(
-        level, gradients[i].defined() ? gradients[i] : at::zeros_like(detach_all(inputs[i])));
+    gradients[i] = outside_the_returned(outside_stratum(
+        level, gradients[i].defined() ? gradients[i] : at::zeros_like(detach_all(inputs[i]))));
   }
   return gradients;
 }
