@@ -159,3 +159,38 @@ def test_compressed_layouts_are_constants_only():
 def test_two_sparse_factors_of_which_examples_differ_are_refused():
     with pytest.raises(NotImplementedError, match=r"functx\.vmap: mm of two sparse matrices"):
         functx.vmap(lambda x: torch.sparse.mm(sparse(x), sparse(x).t()).to_dense())(randn(3, 4))
+
+
+ROWS = torch.tensor([2, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("with_sparse_gradient", "plain"),
+    [
+        (
+            lambda x: torch.gather(x, 0, ROWS[:, None].expand(3, 4), sparse_grad=True),
+            lambda x: x.gather(0, ROWS[:, None].expand(3, 4)),
+        ),
+        (
+            lambda x: torch.nn.functional.embedding(ROWS, x, sparse=True),
+            lambda x: torch.nn.functional.embedding(ROWS, x),
+        ),
+        (
+            lambda x: torch.nn.functional.embedding_bag(ROWS[None], x, mode="sum", sparse=True),
+            lambda x: x[ROWS].sum(0, keepdim=True),
+        ),
+    ],
+    ids=["gather", "embedding", "embedding_bag"],
+)
+def test_sparse_gradients_of_dense_tensors(with_sparse_gradient, plain):
+    x = randn(2, 3, 4)
+    f, g = (
+        lambda x, read=read: read(x).sin().pow(2).sum() for read in (with_sparse_gradient, plain)
+    )
+    gradients = torch.stack([torch.autograd.functional.jacobian(g, each) for each in x])
+    hessians = torch.stack([torch.autograd.functional.hessian(g, each) for each in x])
+    assert_close(functx.vmap(functx.grad(f))(x), gradients)
+    assert_close(functx.grad(lambda x: functx.vmap(f)(x).sum())(x).to_dense(), gradients)
+    assert_close(functx.hessian(f)(x[0]), hessians[0])
+    product = torch.einsum("ijkl,kl->ij", hessians[0], x[1])
+    assert_close(functx.jvp(functx.grad(f), (x[0],), (x[1],))[1], product)

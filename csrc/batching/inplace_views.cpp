@@ -67,7 +67,8 @@ Tensor in_order_of_memory(const Tensor& value) {
   const auto strides = value.sym_strides();
   std::stable_sort(dims.begin() + 1, dims.end(),
                    [&](int64_t a, int64_t b) { return strides[a] > strides[b]; });
-  return value.permute(dims).reshape_symint({value.sym_size(0), -1});
+  const c10::SymInt elements = c10::multiply_integers(value.sym_sizes().slice(1));
+  return value.permute(dims).reshape_symint({value.sym_size(0), elements});
 }
 
 // Rows of elements as examples of this size, which lie in memory as `format` says.

@@ -1,5 +1,6 @@
 // Gather and scatter: index and values have the rank of self, and the index is along one dim.
 #include "batching/dims.h"
+#include "batching/rewrite.h"
 #include "batching/rule.h"
 
 namespace functx {
@@ -85,10 +86,20 @@ void along_index() {
   ((Rules<Ops>::batching = &AlongIndex<Ops, shaped_like_index>::call, install_kernel<Ops>()), ...);
 }
 
+// Its gradient is dense inside of a transform, as that of an embedding is (embedding_rules.cpp).
+std::optional<Tensor> gather_with_dense_gradient(const LevelPtr&, bool records, const Tensor& self,
+                                                 int64_t dim, const Tensor& index,
+                                                 bool sparse_grad) {
+  return records && sparse_grad
+             ? std::make_optional(ops::gather::call(self, dim, index, /*sparse_grad=*/false))
+             : std::nullopt;
+}
+
 }  // namespace
 
 FUNCTX_RULES(scatter) {
   along_index<true, ops::gather>();
+  rewritten<ops::gather, gather_with_dense_gradient>();
   along_index<false, ops::scatter_src, ops::scatter_value, ops::scatter_reduce,
               ops::scatter_value_reduce, ops::scatter_add, ops::scatter_reduce_two>();
   along_index<false, ops::scatter__src, ops::scatter__value, ops::scatter__reduce,

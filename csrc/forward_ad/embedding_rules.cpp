@@ -66,15 +66,16 @@ std::tuple<Dual, Tensor, Tensor, Tensor> embedding_bag(const Dual& weight, const
           std::move(places)};
 }
 
-// The gradient by the table: linear in the weights of samples as well.
+// The gradient by the table, dense like that of `embedding`: linear in the weights of samples as
+// well.
 Dual embedding_bag_backward(const Dual& grad, const Dual& indices, const Dual& offsets,
                             const Dual& bag_of_each, const Dual& size, const Dual& places,
-                            const c10::SymInt& rows, bool scale_grad_by_freq, int64_t mode,
-                            bool sparse, const Dual& per_sample_weights, int64_t padding_idx) {
+                            const c10::SymInt& rows, bool scale_grad_by_freq, int64_t mode, bool,
+                            const Dual& per_sample_weights, int64_t padding_idx) {
   const auto backward = [&](const Tensor& g, const Tensor& factors) {
     return ops::_embedding_bag_backward::call(
         g, indices.primal, offsets.primal, bag_of_each.primal, size.primal, places.primal, rows,
-        scale_grad_by_freq, mode, sparse,
+        scale_grad_by_freq, mode, /*sparse=*/false,
         factors.defined() ? std::make_optional(factors) : std::nullopt, padding_idx);
   };
   Tensor tangent;
@@ -119,12 +120,13 @@ std::optional<Tensor> embedding_gradient(const Tensor& grad, const Tensor& indic
   return divide_by_frequency(sums, indices);
 }
 
-// A sparse gradient is dense where it has a tangent: there are no derivatives of sparse ones.
-std::optional<Tensor> dense_embedding_gradient(const LevelPtr& level, bool, const Tensor& grad,
+// A sparse gradient is dense inside of a transform: the engine takes one for a strided tensor only
+// if it is of the class of sparse tensors, and there are no derivatives of it.
+std::optional<Tensor> dense_embedding_gradient(const LevelPtr&, bool, const Tensor& grad,
                                                const Tensor& indices, c10::SymInt rows,
                                                c10::SymInt padding_idx, bool scale_grad_by_freq,
                                                bool sparse) {
-  if (!sparse || level->transform != Transform::Jvp) {
+  if (!sparse) {
     return std::nullopt;
   }
   return ops::embedding_dense_backward::call(grad, indices, std::move(rows), std::move(padding_idx),
